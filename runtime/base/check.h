@@ -15,6 +15,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 struct ab_poison {
     _Atomic(const char *) where; /* "file:line: condition" of the first broken promise, or NULL */
@@ -46,6 +47,6 @@ void ab_assert_failed(const char *where);
 #endif
 
 #define AB_MUST_CHECK __attribute__((warn_unused_result))
-#define AB_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define AB_PRINTF(text, first) __attribute__((format(printf, text, first)))
 
 #endif
