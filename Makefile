@@ -2,13 +2,15 @@
 # make demo       the main job on this machine, every byte checked
 # make check      all tests
 BUILD ?= build
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 PACKAGES := hwloc liburing libcrypto libxxhash jansson
 LIB_PACKAGES := hwloc liburing libcrypto libxxhash
 CFLAGS ?= -O2 -g
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-align \
 	-Wwrite-strings -Wundef -Wvla -Wformat=2 -Wswitch-enum -Werror
-AB_CFLAGS = -std=gnu11 $(WARNINGS) -fvisibility=hidden -fPIC -fno-strict-aliasing -pthread -Iruntime -Iinclude -I. \
+AB_CFLAGS = -std=gnu11 -D_GNU_SOURCE= $(WARNINGS) -fvisibility=hidden -fPIC -fno-strict-aliasing -pthread -Iruntime -Iinclude -I. \
 	$(if $(DEBUG),-DAB_DEBUG) -MMD -MP
 LDLIBS = $(shell pkg-config --libs $(LIB_PACKAGES)) -fopenmp -pthread -lm
 CLI_LDLIBS = -ljansson -lm

@@ -40,6 +40,7 @@ const char *ab_os_call_name(enum ab_os_call call);
 
 struct ab_os {
     void *context;
+    /* O_CLOEXEC is added */
     int (*openat)(const struct ab_os *, int dir, const char *path, int flags, uint32_t mode);
     int (*close)(const struct ab_os *, int fd);
     int64_t (*pread)(const struct ab_os *, int fd, void *bytes, size_t count, uint64_t offset);
@@ -70,11 +71,14 @@ struct ab_os {
     int (*eventfd)(const struct ab_os *, uint32_t initial, int flags);
     int64_t (*fd_read)(const struct ab_os *, int fd, void *bytes, size_t count);
     int64_t (*fd_write)(const struct ab_os *, int fd, const void *bytes, size_t count);
-    int (*poll)(const struct ab_os *, int fd, short events, int64_t timeout_ns); /* one fd */
+    /* one fd; returns its revents, 0: the timeout passed (negative: no end) */
+    int (*poll)(const struct ab_os *, int fd, short events, int64_t timeout_ns);
+    /* -EOPNOTSUPP: io_uring without timed waits (kernels before 5.11) */
     int (*ring_init)(const struct ab_os *, uint32_t entries, struct io_uring *ring,
                      struct io_uring_params *params);
     void (*ring_exit)(const struct ab_os *, struct io_uring *ring);
-    /* submit what is queued, wait for `wait` completions, at most timeout_ns (negative: no end) */
+    /* submit what is queued, wait for `wait` completions, at most timeout_ns (negative: no end);
+     * -ETIME: it passed. What was queued is submitted in either case. */
     int (*ring_enter)(const struct ab_os *, struct io_uring *ring, uint32_t wait,
                       int64_t timeout_ns);
     int (*ring_register)(const struct ab_os *, struct io_uring *ring, uint32_t opcode,

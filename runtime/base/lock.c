@@ -1,0 +1,191 @@
+/*
+ * lock.c - ranked mutexes over pthread's adaptive ones.
+ *
+ * With AB_DEBUG each thread keeps a list of the locks that it holds; a take that is not above all
+ * of them stops the process with both names. A try cannot deadlock and is not checked against the
+ * ranks, but what it got is on the list. Release builds carry neither list nor check.
+ */
+#include "base/lock.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <time.h>
+
+#ifdef AB_DEBUG
+#include <stdio.h>
+
+#define HELD_MAX 16
+
+static _Thread_local struct {
+    const struct ab_lock *locks[HELD_MAX];
+    uint32_t count;
+} held;
+
+static void check_rank(const struct ab_lock *lock)
+{
+    for (uint32_t i = 0; i < held.count; i++) {
+        if (held.locks[i]->rank >= lock->rank) {
+            static _Thread_local char text[256]; /* outlives the call: the process ends here */
+            (void)snprintf(text, sizeof(text), "lock rank: '%s' (%u) taken while holding '%s' (%u)",
+                           lock->name, lock->rank, held.locks[i]->name, held.locks[i]->rank);
+            ab_assert_failed(text);
+        }
+    }
+}
+
+static void note_taken(const struct ab_lock *lock)
+{
+    AB_ASSERT(held.count < HELD_MAX);
+    held.locks[held.count++] = lock;
+}
+
+static void note_dropped(const struct ab_lock *lock)
+{
+    for (uint32_t i = held.count; i > 0; i--) {
+        if (held.locks[i - 1] == lock) {
+            held.locks[i - 1] = held.locks[--held.count];
+            return;
+        }
+    }
+    ab_assert_failed("a lock is dropped that this thread does not hold");
+}
+
+bool ab_lock_held(const struct ab_lock *lock)
+{
+    for (uint32_t i = 0; i < held.count; i++) {
+        if (held.locks[i] == lock) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool ab_lock_none_held(void)
+{
+    return held.count == 0;
+}
+#else
+static inline void check_rank(const struct ab_lock *lock)
+{
+    (void)lock;
+}
+
+static inline void note_taken(const struct ab_lock *lock)
+{
+    (void)lock;
+}
+
+static inline void note_dropped(const struct ab_lock *lock)
+{
+    (void)lock;
+}
+
+bool ab_lock_held(const struct ab_lock *lock)
+{
+    (void)lock;
+    return true;
+}
+
+bool ab_lock_none_held(void)
+{
+    return true;
+}
+#endif
+
+int ab_lock_init(struct ab_lock *lock, enum ab_lock_rank rank, const char *name)
+{
+    pthread_mutexattr_t attributes;
+    int error = pthread_mutexattr_init(&attributes);
+    if (error != 0) {
+        return -error;
+    }
+    error = pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
+    if (error == 0) {
+        error = pthread_mutex_init(&lock->mutex, &attributes);
+    }
+    (void)pthread_mutexattr_destroy(&attributes);
+    if (error != 0) {
+        return -error;
+    }
+    lock->rank = (uint32_t)rank;
+    lock->name = name;
+    return 0;
+}
+
+void ab_lock_destroy(struct ab_lock *lock)
+{
+    const int error = pthread_mutex_destroy(&lock->mutex);
+    AB_ASSERT(error == 0); /* EBUSY: somebody still holds it */
+}
+
+void ab_lock_take(struct ab_lock *lock)
+{
+    check_rank(lock);
+    const int error = pthread_mutex_lock(&lock->mutex);
+    AB_ASSERT(error == 0);
+    note_taken(lock);
+}
+
+bool ab_lock_try(struct ab_lock *lock)
+{
+    const int error = pthread_mutex_trylock(&lock->mutex);
+    if (error != 0) {
+        AB_ASSERT(error == EBUSY);
+        return false;
+    }
+    note_taken(lock);
+    return true;
+}
+
+void ab_lock_drop(struct ab_lock *lock)
+{
+    note_dropped(lock);
+    const int error = pthread_mutex_unlock(&lock->mutex);
+    AB_ASSERT(error == 0);
+}
+
+int ab_cond_init(struct ab_cond *cond)
+{
+    pthread_condattr_t attributes;
+    int error = pthread_condattr_init(&attributes);
+    if (error != 0) {
+        return -error;
+    }
+    error = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    if (error == 0) {
+        error = pthread_cond_init(&cond->cond, &attributes);
+    }
+    (void)pthread_condattr_destroy(&attributes);
+    return -error;
+}
+
+void ab_cond_destroy(struct ab_cond *cond)
+{
+    const int error = pthread_cond_destroy(&cond->cond);
+    AB_ASSERT(error == 0);
+}
+
+bool ab_cond_wait(struct ab_cond *cond, struct ab_lock *lock, uint64_t deadline_ns)
+{
+    AB_ASSERT_DEBUG(ab_lock_held(lock));
+    if (deadline_ns == 0) {
+        const int error = pthread_cond_wait(&cond->cond, &lock->mutex);
+        AB_ASSERT(error == 0);
+        return true;
+    }
+    const struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
+                                      .tv_nsec = (long)(deadline_ns % 1000000000u)};
+    const int error = pthread_cond_timedwait(&cond->cond, &lock->mutex, &deadline);
+    AB_ASSERT(error == 0 || error == ETIMEDOUT);
+    return error != ETIMEDOUT;
+}
+
+void ab_cond_signal(struct ab_cond *cond)
+{
+    (void)pthread_cond_signal(&cond->cond); /* cannot fail on an initialised one */
+}
+
+void ab_cond_broadcast(struct ab_cond *cond)
+{
+    (void)pthread_cond_broadcast(&cond->cond);
+}
