@@ -19,14 +19,15 @@ LIB_SOURCES := $(sort $(filter-out runtime/cli/%,$(wildcard runtime/*/*.c)) $(wi
 CLI_SOURCES := $(sort $(wildcard runtime/cli/*.c))
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
 CLI_OBJECTS := $(CLI_SOURCES:%.c=$(BUILD)/obj/%.o)
-TEST_HELP := $(wildcard tests/*.c)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 
 all: $(BUILD)/libabode.a
 
-# each instruction set is compiled with its own flags
+# each instruction set is compiled with its own flags; on another machine its file holds nothing
+ifneq ($(filter x86_64-%,$(shell $(CC) -dumpmachine)),)
 $(BUILD)/obj/kernels/%_avx2.o: ISA_FLAGS := -mavx2 -mbmi2
 $(BUILD)/obj/kernels/%_avx512.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq
+endif
 $(BUILD)/obj/kernels/parallel.o: ISA_FLAGS := -fopenmp
 
 $(BUILD)/obj/%.o: %.c
@@ -37,18 +38,13 @@ $(BUILD)/libabode.a: $(LIB_OBJECTS)
 	@mkdir -p $(@D)
 	rm -f $@ && ar rcs $@ $^
 
-# a test links the static library: internal names can be reached; tests/*.c are shared helpers
-$(BUILD)/obj/tests/%.o: AB_CFLAGS += -Itests
-$(BUILD)/tests/libhelp.a: $(TEST_HELP:%.c=$(BUILD)/obj/%.o)
+# a test links the static library: internal names can be reached
+$(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libabode.a
 	@mkdir -p $(@D)
-	rm -f $@ && ar rcs $@ $^
-$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/tests/libhelp.a $(BUILD)/libabode.a
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
-.SECONDARY:
+	$(CC) $(AB_CFLAGS) -Itests $(CFLAGS) -o $@ $< $(BUILD)/libabode.a -lcmocka $(LDLIBS)
 
 units: $(UNIT_TESTS)
 clean:
 	rm -rf $(BUILD)
 .PHONY: all units clean
--include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(wildcard $(BUILD)/obj/tests/*.d $(BUILD)/obj/tests/*/*.d)
+-include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d)
