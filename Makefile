@@ -44,6 +44,7 @@ $(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libabode.a
 	$(CC) $(AB_CFLAGS) -Itests $(CFLAGS) -o $@ $< $(BUILD)/libabode.a -lcmocka $(LDLIBS)
 
 units: $(UNIT_TESTS)
+include bench/bench.mk
 clean:
 	rm -rf $(BUILD)
 .PHONY: all units clean
