@@ -207,7 +207,7 @@ int cli_scratch_open(struct cli_scratch *scratch, const char *given, uint64_t by
     }
     const uint64_t bytes_free = (uint64_t)room.f_bavail * room.f_frsize;
     if (bytes_free < bytes_needed) {
-        char mend[160];
+        char mend[256];
         (void)snprintf(mend, sizeof(mend), "%s are needed, %s are free: free some, choose "
                        "another directory with --store, or a smaller --store-size",
                        cli_bytes_text(bytes_needed).text, cli_bytes_text(bytes_free).text);
