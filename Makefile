@@ -19,6 +19,7 @@ LIB_SOURCES := $(sort $(filter-out runtime/cli/%,$(wildcard runtime/*/*.c)) $(wi
 CLI_SOURCES := $(sort $(wildcard runtime/cli/*.c))
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
 CLI_OBJECTS := $(CLI_SOURCES:%.c=$(BUILD)/obj/%.o)
+TEST_HELP := $(wildcard tests/*.c)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 
 all: $(BUILD)/libabode.a
@@ -38,14 +39,19 @@ $(BUILD)/libabode.a: $(LIB_OBJECTS)
 	@mkdir -p $(@D)
 	rm -f $@ && ar rcs $@ $^
 
-# a test links the static library: internal names can be reached
-$(BUILD)/tests/%: tests/unit/%.c $(BUILD)/libabode.a
+# a test links the static library: internal names can be reached; tests/*.c are shared helpers
+$(BUILD)/obj/tests/%.o: AB_CFLAGS += -Itests
+$(BUILD)/tests/libhelp.a: $(TEST_HELP:%.c=$(BUILD)/obj/%.o)
 	@mkdir -p $(@D)
-	$(CC) $(AB_CFLAGS) -Itests $(CFLAGS) -o $@ $< $(BUILD)/libabode.a -lcmocka $(LDLIBS)
+	rm -f $@ && ar rcs $@ $^
+$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/tests/libhelp.a $(BUILD)/libabode.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+.SECONDARY:
 
 units: $(UNIT_TESTS)
 include bench/bench.mk
 clean:
 	rm -rf $(BUILD)
 .PHONY: all units clean
--include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d)
+-include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(wildcard $(BUILD)/obj/tests/*.d $(BUILD)/obj/tests/*/*.d)
