@@ -219,6 +219,8 @@ PASS_ON(int, unlinkat, AB_OS_UNLINKAT, (OS, int dir, const char *path, int flags
         (IN, dir, path, flags))
 PASS_ON(int, mkdirat, AB_OS_MKDIRAT, (OS, int dir, const char *path, uint32_t mode),
         (IN, dir, path, mode))
+PASS_ON(int64_t, getdents, AB_OS_GETDENTS, (OS, int fd, void *bytes, size_t count),
+        (IN, fd, bytes, count))
 PASS_ON(int, flock, AB_OS_FLOCK, (OS, int fd, int operation), (IN, fd, operation))
 PASS_ON(int, ioctl, AB_OS_IOCTL, (OS, int fd, unsigned long request, void *argument),
         (IN, fd, request, argument))
@@ -272,6 +274,7 @@ static const struct ab_os fault_table = {
     .renameat = fault_renameat,
     .unlinkat = fault_unlinkat,
     .mkdirat = fault_mkdirat,
+    .getdents = fault_getdents,
     .flock = fault_flock,
     .ioctl = fault_ioctl,
     .mmap = fault_mmap,

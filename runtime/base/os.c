@@ -6,6 +6,7 @@
  */
 #include "base/os.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -45,6 +46,7 @@ static const char *const call_names[AB_OS_CALL_COUNT] = {
     [AB_OS_RENAMEAT] = "renameat",
     [AB_OS_UNLINKAT] = "unlinkat",
     [AB_OS_MKDIRAT] = "mkdirat",
+    [AB_OS_GETDENTS] = "getdents",
     [AB_OS_FLOCK] = "flock",
     [AB_OS_IOCTL] = "ioctl",
     [AB_OS_MMAP] = "mmap",
@@ -168,6 +170,12 @@ static int os_mkdirat(const struct ab_os *os, int dir, const char *path, uint32_
 {
     (void)os;
     return (int)result_of(mkdirat(dir, path, mode));
+}
+
+static int64_t os_getdents(const struct ab_os *os, int fd, void *bytes, size_t count)
+{
+    (void)os;
+    return result_of(getdents64(fd, bytes, count));
 }
 
 static int os_flock(const struct ab_os *os, int fd, int operation)
@@ -401,6 +409,7 @@ const struct ab_os *ab_os_default(void)
         .renameat = os_renameat,
         .unlinkat = os_unlinkat,
         .mkdirat = os_mkdirat,
+        .getdents = os_getdents,
         .flock = os_flock,
         .ioctl = os_ioctl,
         .mmap = os_mmap,

@@ -30,8 +30,8 @@ struct iovec;
 enum ab_os_call { /* one name a table entry, for counters and fault plans */
     AB_OS_OPENAT, AB_OS_CLOSE, AB_OS_PREAD, AB_OS_PWRITE, AB_OS_FDATASYNC, AB_OS_FSYNC,
     AB_OS_FTRUNCATE, AB_OS_FALLOCATE, AB_OS_FSTAT, AB_OS_STATX, AB_OS_STATVFS, AB_OS_RENAMEAT,
-    AB_OS_UNLINKAT, AB_OS_MKDIRAT, AB_OS_FLOCK, AB_OS_IOCTL, AB_OS_MMAP, AB_OS_MUNMAP,
-    AB_OS_MADVISE, AB_OS_MBIND, AB_OS_MOVE_PAGES, AB_OS_SETAFFINITY, AB_OS_EVENTFD,
+    AB_OS_UNLINKAT, AB_OS_MKDIRAT, AB_OS_GETDENTS, AB_OS_FLOCK, AB_OS_IOCTL, AB_OS_MMAP,
+    AB_OS_MUNMAP, AB_OS_MADVISE, AB_OS_MBIND, AB_OS_MOVE_PAGES, AB_OS_SETAFFINITY, AB_OS_EVENTFD,
     AB_OS_FD_READ, AB_OS_FD_WRITE, AB_OS_POLL, AB_OS_RING_INIT, AB_OS_RING_ENTER,
     AB_OS_RING_REGISTER, AB_OS_RING_RESULT, AB_OS_THREAD, AB_OS_CLOCK, AB_OS_RANDOM, AB_OS_ALLOC,
     AB_OS_CALL_COUNT,
@@ -57,6 +57,8 @@ struct ab_os {
     int (*renameat)(const struct ab_os *, int dir, const char *from, const char *to);
     int (*unlinkat)(const struct ab_os *, int dir, const char *path, int flags);
     int (*mkdirat)(const struct ab_os *, int dir, const char *path, uint32_t mode);
+    /* struct dirent64's into bytes, from where the last call on this fd ended; 0: no more */
+    int64_t (*getdents)(const struct ab_os *, int fd, void *bytes, size_t count);
     int (*flock)(const struct ab_os *, int fd, int operation);
     int (*ioctl)(const struct ab_os *, int fd, unsigned long request, void *argument);
     int (*mmap)(const struct ab_os *, size_t bytes, int protection, int flags, int fd,
