@@ -1,7 +1,8 @@
 # make               build/abode, build/libabode.a, build/libabode.so.0, build/abode.pc
 # make demo          set up, build, run the main job on this machine with every byte checked
 # make check         set up, build, all tests; the last line counts them
-# make check-asan, check-ubsan, check-tsan, check-long, check-guest, check-style, check-cross
+# make check-guest [TOPO="2 4"]: in emulated machines with that many NUMA nodes
+# make check-asan, check-ubsan, check-tsan, check-long, check-style, check-cross
 # make bench, scorecard [ONLY=P1,P3], deps, install [DESTDIR= PREFIX=], uninstall, clean
 # Variables: CC, CFLAGS, BUILD=dir (may lie elsewhere), DEBUG=1 (assertions), V=1 (show commands)
 BUILD ?= build
@@ -110,6 +111,11 @@ $(TESTS): $(TEST_LIBS)
 		-Wl,--as-needed -lseccomp $(LDLIBS)
 $(foreach source,$(TEST_SOURCES),$(eval \
 	$(BUILD)/tests/$(basename $(notdir $(source))): $(BUILD)/obj/$(source:.c=.o)))
+# programs that only the guest runs
+GUEST_PROGRAMS := $(patsubst tests/guest/%.c,$(BUILD)/tests/%,$(wildcard tests/guest/*.c))
+$(GUEST_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/obj/tests/guest/%.o $(TEST_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(TEST_LIBS) $(LDLIBS)
 run_tests = CC='$(CC)' V='$(V)' SANITIZE='$(SANITIZE)' tests/run $(BUILD) $(ONLY)
 
 deps deps-check deps-bench deps-guest:
@@ -127,8 +133,9 @@ check-asan check-ubsan check-tsan: check-%: deps-check
 	@$(MAKE) --no-print-directory check BUILD=$(BUILD)-$* DEBUG=1 \
 		SANITIZE=$(patsubst tsan,thread,$(patsubst ubsan,undefined,$(patsubst asan,address,$*)))
 check-guest: deps-check
-	@$(MAKE) --no-print-directory all units
-	@BUILD=$(BUILD) tests/guest/run
+	@$(MAKE) --no-print-directory all units \
+		$(if $(wildcard runtime/front/*.c),$(GUEST_PROGRAMS))
+	@BUILD=$(BUILD) TOPO="$(TOPO)" tests/guest/run
 check-style:
 	@tests/check_style
 check-cross:
