@@ -3,7 +3,7 @@
 # make check         set up, build, all tests; the last line counts them
 # make check-guest [TOPO="2 4"]: in emulated machines with that many NUMA nodes
 # make check-asan, check-ubsan, check-tsan, check-long, check-style, check-cross
-# make bench, scorecard [ONLY=P1,P3], deps, install [DESTDIR= PREFIX=], uninstall, clean
+# make bench, scorecard [ONLY=P1,P3], deps, format, install [DESTDIR= PREFIX=], uninstall, clean
 # Variables: CC, CFLAGS, BUILD=dir (may lie elsewhere), DEBUG=1 (assertions), V=1 (show commands)
 BUILD ?= build
 PREFIX ?= /usr/local
@@ -138,6 +138,8 @@ check-guest: deps-check
 	@BUILD=$(BUILD) TOPO="$(TOPO)" tests/guest/run
 check-style:
 	@tests/check_style
+format:
+	clang-format-14 -i $(or $(FILES),$(shell git ls-files '*.c' '*.h' '*.cc'))
 check-cross:
 	@if command -v aarch64-linux-gnu-gcc >/dev/null; then \
 		$(MAKE) --no-print-directory CC=aarch64-linux-gnu-gcc BUILD=$(BUILD)-aarch64 kernel-objects; \
@@ -174,6 +176,6 @@ $(BENCHES) $(BENCH_OBJECTS): | deps-bench
 FORCE:
 .SECONDARY:
 .PHONY: all units deps deps-check deps-bench deps-guest demo check check-long check-asan check-ubsan \
-	check-tsan check-guest check-style check-cross kernel-objects bench scorecard install uninstall clean
+	check-tsan check-guest check-style format check-cross kernel-objects bench scorecard install uninstall clean
 -include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(HELP_OBJECTS:.o=.d) \
 	$(TEST_SOURCES:%.c=$(BUILD)/obj/%.d)

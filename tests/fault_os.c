@@ -193,10 +193,10 @@ static void fault_ring_exit(const struct ab_os *os, struct io_uring *ring)
 }
 
 /* The other entries differ in their arguments only: fail with the plan's error, or pass on. */
-#define PASS_ON(result, name, call, parameters, arguments) \
-    static result fault_##name parameters                  \
-    {                                                      \
-        const int error = fault_error(os, call);           \
+#define PASS_ON(result, name, call, parameters, arguments)        \
+    static result fault_##name parameters                         \
+    {                                                             \
+        const int error = fault_error(os, call);                  \
         return error != 0 ? error : inner_of(os)->name arguments; \
     }
 #define OS const struct ab_os *os
@@ -234,8 +234,8 @@ PASS_ON(int, mbind, AB_OS_MBIND,
         (OS, void *base, size_t bytes, int mode, const unsigned long *node_mask,
          unsigned long node_max, uint32_t flags),
         (IN, base, bytes, mode, node_mask, node_max, flags))
-PASS_ON(int, move_pages, AB_OS_MOVE_PAGES,
-        (OS, size_t count, void *const *pages, int *ret_status), (IN, count, pages, ret_status))
+PASS_ON(int, move_pages, AB_OS_MOVE_PAGES, (OS, size_t count, void *const *pages, int *ret_status),
+        (IN, count, pages, ret_status))
 PASS_ON(int, setaffinity, AB_OS_SETAFFINITY, (OS, size_t set_bytes, const cpu_set_t *set),
         (IN, set_bytes, set))
 PASS_ON(int, eventfd, AB_OS_EVENTFD, (OS, uint32_t initial, int flags), (IN, initial, flags))

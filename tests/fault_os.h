@@ -41,10 +41,10 @@ enum fault_kind { FAULT_ERROR = 1, FAULT_SHORT, FAULT_DELAY, FAULT_KILL, FAULT_T
 struct fault_plan {
     enum ab_os_call call; /* or FAULT_ANY_CALL */
     enum fault_kind kind;
-    uint64_t nth;         /* 1: the next call that this plan can strike; 0 is taken as 1 */
-    int error;            /* FAULT_ERROR: positive errno */
-    bool sticky;          /* strikes the nth and all later ones */
-    uint64_t delay_ns;    /* FAULT_DELAY */
+    uint64_t nth;      /* 1: the next call that this plan can strike; 0 is taken as 1 */
+    int error;         /* FAULT_ERROR: positive errno */
+    bool sticky;       /* strikes the nth and all later ones */
+    uint64_t delay_ns; /* FAULT_DELAY */
 };
 
 struct fault_os {

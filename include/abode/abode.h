@@ -91,7 +91,8 @@ ABODE_API const char *abode_strerror(int code);
  * newer caller knows and this library does not must be zero, else abode_open gives -E2BIG.
  */
 enum abode_io { ABODE_IO_AUTO = 0, ABODE_IO_URING, ABODE_IO_THREADS, ABODE_IO_SYNC };
-enum abode_durability {           /* what a finished op has promised */
+/* what a finished op has promised */
+enum abode_durability {
     ABODE_DURABILITY_DEFAULT = 0, /* sessions DURABLE, cache face WRITTEN */
     ABODE_MEM,                    /* lost with the process; never wrong */
     ABODE_WRITTEN,                /* survives kill -9 of the process */
@@ -106,23 +107,23 @@ enum abode_config_flags {
 enum abode_log_level { ABODE_LOG_ERROR = 1, ABODE_LOG_WARNING, ABODE_LOG_INFO };
 struct abode_config {
     uint32_t struct_size;
-    uint32_t flags;               /* enum abode_config_flags */
-    uint64_t memory_bytes_max;    /* frames of all models, over all nodes; default 1 GiB */
-    uint64_t store_bytes_max;     /* size of the store, all directories; default: 1/2 of free */
-    const char *const *store_paths; /* one directory per device; NULL: no store, memory only */
+    uint32_t flags;                 /* enum abode_config_flags */
+    uint64_t memory_bytes_max;      /* frames of all models and nodes; default 1 GiB */
+    uint64_t store_bytes_max;       /* of all directories; default: half of what is free */
+    const char *const *store_paths; /* one directory a device; NULL: memory only */
     uint32_t store_path_count;
-    uint32_t segment_bytes;       /* size of a segment file when a store is made; default 64 MiB */
+    uint32_t segment_bytes;           /* segment files of a new store; default 64 MiB */
     uint64_t spill_bytes_per_day_max; /* endurance budget for spilled bytes; 0: none */
-    uint64_t node_mask;           /* NUMA nodes to use, dense numbering; 0 = all allowed */
-    uint32_t io;                  /* enum abode_io */
-    uint32_t durability;          /* enum abode_durability, default of new sessions */
-    uint32_t huge;                /* enum abode_huge */
-    uint32_t session_count_max;   /* default 16,384 */
-    uint32_t block_count_max;     /* stored + resident blocks; default: by store and memory size */
-    uint32_t io_depth;            /* 1 MiB transfers in flight per (node, device); default 8 */
-    uint32_t reclaim_low_percent; /* free frames under this: evict ... default 2 */
-    uint32_t reclaim_high_percent; /* ... until this many are free; default 5 */
-    const char *topology;         /* NULL: this machine; path of hwloc XML; "synthetic:STRING" */
+    uint64_t node_mask;               /* NUMA nodes to use, dense numbering; 0 = all allowed */
+    uint32_t io;                      /* enum abode_io */
+    uint32_t durability;              /* enum abode_durability, default of new sessions */
+    uint32_t huge;                    /* enum abode_huge */
+    uint32_t session_count_max;       /* default 16,384 */
+    uint32_t block_count_max;         /* stored + resident; default: by store and memory */
+    uint32_t io_depth;                /* 1 MiB transfers in flight per (node, device); 0 = 8 */
+    uint32_t reclaim_low_percent;     /* free frames under this: evict ... default 2 */
+    uint32_t reclaim_high_percent;    /* ... until this many are free; default 5 */
+    const char *topology;             /* NULL: this machine; hwloc XML file; "synthetic:..." */
     void (*log)(void *log_context, int level, const char *line); /* never with a lock held */
     void *log_context;
 };
@@ -167,18 +168,18 @@ struct abode_component {
     uint32_t snapshots_kept; /* SNAPSHOT, BYTES: restore points whose state is kept; 0 = 1, max 8 */
     uint32_t plane_count;    /* BYTES: 0 */
     const struct abode_plane *planes; /* copied */
-    uint64_t bytes_max;      /* BYTES: largest size; also the size of its frames */
-    uint64_t memory_bytes;   /* this component's share of frames; 0 = by need */
+    uint64_t bytes_max;               /* BYTES: largest size; also the size of its frames */
+    uint64_t memory_bytes;            /* this component's share of frames; 0 = by need */
 };
 struct abode_model_desc {
     uint32_t struct_size;
-    uint32_t component_count; /* 1 .. ABODE_COMPONENTS_MAX */
+    uint32_t component_count;                 /* 1 .. ABODE_COMPONENTS_MAX */
     const struct abode_component *components; /* copied */
-    uint32_t block_tokens;    /* of PAGED and WINDOW components; 1 .. 65,536 */
+    uint32_t block_tokens;                    /* of PAGED and WINDOW components; 1 .. 65,536 */
     uint32_t reserved;
     uint64_t session_tokens_max;     /* longest session; 0 = 1,048,576 */
     uint64_t session_tokens_typical; /* to share memory out among components; 0 = 8,192 */
-    uint64_t memory_bytes;    /* of config.memory_bytes_max; 0 = all that is left */
+    uint64_t memory_bytes;           /* of config.memory_bytes_max; 0 = all that is left */
     uint8_t tag[32]; /* digest of weights id, dtype, rope, parallel rank: what makes state differ */
 };
 /* Declare a model; reserves, binds, prefaults and registers its memory (P14: about 0.25 s/GiB a
@@ -194,13 +195,13 @@ ABODE_API ABODE_MUST_CHECK int abode_model_add(struct abode *runtime,
  */
 struct abode_queue;
 struct abode_op {
-    void *user_data;      /* (in) the caller's own */
-    uint64_t timeout_ns;  /* (in) give up after this long with -ETIMEDOUT; 0: no limit */
-    int32_t status;       /* 0 or negative; valid once abode_poll() has returned the op */
-    uint32_t item_count;  /* attach: rows; cache: items */
-    uint32_t item_good;   /* longest prefix of them that is usable */
+    void *user_data;     /* (in) the caller's own */
+    uint64_t timeout_ns; /* (in) give up after this long with -ETIMEDOUT; 0: no limit */
+    int32_t status;      /* 0 or negative; valid once abode_poll() has returned the op */
+    uint32_t item_count; /* attach: rows; cache: items */
+    uint32_t item_good;  /* longest prefix of them that is usable */
     uint32_t reserved;
-    uint64_t opaque[12];  /* abode's own while in flight */
+    uint64_t opaque[12]; /* abode's own while in flight */
 };
 /* At most `depth` ops in flight; one more is refused with -EAGAIN. 1 <= depth <= 65,536. */
 ABODE_API ABODE_MUST_CHECK int abode_queue_open(struct abode *runtime, uint32_t depth,
@@ -242,10 +243,10 @@ struct abode_session {
 struct abode_session_opts {
     uint32_t struct_size;
     uint32_t model;
-    int32_t home_node;    /* -1: let placement choose */
-    uint32_t durability;  /* enum abode_durability; 0: the config's */
+    int32_t home_node;            /* -1: let placement choose */
+    uint32_t durability;          /* enum abode_durability; 0: the config's */
     const struct abode_key *name; /* NULL: anonymous, not found again after a restart */
-    uint32_t tenant;      /* sharing goes by tenant: keys of two tenants never meet */
+    uint32_t tenant;              /* sharing goes by tenant: keys of two tenants never meet */
     uint32_t prefix_key_count;
     const struct abode_key *prefix_keys; /* start from the longest run of rows that abode holds
                                             under these keys (one per row); may be NULL */
@@ -266,8 +267,7 @@ ABODE_API ABODE_MUST_CHECK int abode_session_find(struct abode *runtime,
  * a restore point of the parent (or its token_count); a partly filled last row is copied. The
  * parent must be attached (-ENOTCONN). name may be NULL. -EAGAIN, -ABODE_EFULL as for reserve. */
 ABODE_API ABODE_MUST_CHECK int abode_session_fork(struct abode *runtime,
-                                                  struct abode_session parent,
-                                                  uint64_t token_count,
+                                                  struct abode_session parent, uint64_t token_count,
                                                   const struct abode_key *name,
                                                   struct abode_session *ret_child);
 /* Forget tokens from token_count on, which must be a restore point. Attached sessions only. */
@@ -282,14 +282,14 @@ struct abode_session_info {
     uint32_t struct_size;
     uint32_t model;
     uint32_t tenant;
-    uint32_t attached;         /* 1: attached */
+    uint32_t attached; /* 1: attached */
     uint64_t token_count;
-    uint64_t restore_point;    /* newest, at most token_count; 0: none */
-    uint64_t bytes_state;      /* bytes of all its blocks */
-    uint64_t bytes_resident;   /* of these in memory */
-    uint64_t bytes_stored;     /* of these in the store */
-    uint64_t stored_tokens;    /* restore point that the store holds, 0: none */
-    struct abode_key name;     /* zero: anonymous */
+    uint64_t restore_point;  /* newest, at most token_count; 0: none */
+    uint64_t bytes_state;    /* bytes of all its blocks */
+    uint64_t bytes_resident; /* of these in memory */
+    uint64_t bytes_stored;   /* of these in the store */
+    uint64_t stored_tokens;  /* restore point that the store holds, 0: none */
+    struct abode_key name;   /* zero: anonymous */
     int32_t home_node;
     uint32_t row_count;
 };
@@ -303,8 +303,8 @@ ABODE_API ABODE_MUST_CHECK int abode_session_note_set(struct abode *runtime,
                                                       struct abode_session session,
                                                       const void *bytes, size_t size);
 ABODE_API ABODE_MUST_CHECK int abode_session_note_get(struct abode *runtime,
-                                                      struct abode_session session,
-                                                      void *ret_bytes, size_t capacity);
+                                                      struct abode_session session, void *ret_bytes,
+                                                      size_t capacity);
 
 /* ---- append: reserve -> write K/V through the spans -> commit what was written --------------
  * No syscall, no waiting; no lock but at a row's start. Spans stay valid until commit; bytes
@@ -349,9 +349,9 @@ ABODE_API ABODE_MUST_CHECK int abode_snapshot_commit(struct abode *runtime,
                                                      struct abode_session session,
                                                      uint32_t component);
 ABODE_API ABODE_MUST_CHECK int abode_snapshot_get(struct abode *runtime,
-                                                  struct abode_session session,
-                                                  uint32_t component, const void **ret_bytes,
-                                                  size_t *ret_size, uint64_t *ret_token_count);
+                                                  struct abode_session session, uint32_t component,
+                                                  const void **ret_bytes, size_t *ret_size,
+                                                  uint64_t *ret_token_count);
 
 /* ---- attach and detach -----------------------------------------------------------------------
  * attach: restore what is missing at the newest restore point, verify, pin. node: where frames
@@ -369,12 +369,10 @@ enum abode_detach_flags {
     ABODE_DETACH_KEEP = 1u << 1,      /* checkpoint: keep the promise but stay attached; do not
                                          append before the op has finished */
 };
-ABODE_API ABODE_MUST_CHECK int abode_attach(struct abode_queue *queue,
-                                            struct abode_session session, int32_t node,
+ABODE_API ABODE_MUST_CHECK int abode_attach(struct abode_queue *queue, struct abode_session session,
+                                            int32_t node, uint32_t flags, struct abode_op *op);
+ABODE_API ABODE_MUST_CHECK int abode_detach(struct abode_queue *queue, struct abode_session session,
                                             uint32_t flags, struct abode_op *op);
-ABODE_API ABODE_MUST_CHECK int abode_detach(struct abode_queue *queue,
-                                            struct abode_session session, uint32_t flags,
-                                            struct abode_op *op);
 /* Leading rows of an attach in flight that are verified and usable already. The thread that
  * submitted the op. */
 ABODE_API uint32_t abode_attach_ready(const struct abode_op *op);
@@ -393,8 +391,8 @@ struct abode_view {
     uint32_t frames_per_node;
 };
 ABODE_API ABODE_MUST_CHECK int abode_session_view(struct abode *runtime,
-                                                  struct abode_session session,
-                                                  uint32_t component, struct abode_view *ret);
+                                                  struct abode_session session, uint32_t component,
+                                                  struct abode_view *ret);
 ABODE_INLINE unsigned char *abode_view_plane(const struct abode_view *view, uint32_t row,
                                              uint32_t plane)
 {
@@ -448,7 +446,7 @@ struct abode_item {
     uint64_t offset; /* flat region: byte offset; planar region: frame number */
     uint64_t bytes;  /* put: size; get: capacity, on completion the size that was stored */
     uint32_t region;
-    int32_t status;  /* per item, written at completion: 0, -ENOENT miss, -ABODE_ECORRUPT, ... */
+    int32_t status; /* per item, written at completion: 0, -ENOENT miss, -ABODE_ECORRUPT, ... */
 };
 /* Presence of each key, and, as the result, how many leading keys are there (STORED or RESIDENT).
  * No I/O. ret_presence may be NULL. */
@@ -466,8 +464,8 @@ ABODE_API ABODE_MUST_CHECK int abode_cache_get(struct abode_queue *queue, uint32
                                                struct abode_op *op);
 /* Keys that are not there count as deleted. Finishes when the journal has it. */
 ABODE_API ABODE_MUST_CHECK int abode_cache_delete(struct abode_queue *queue, uint32_t model,
-                                                  const struct abode_key *keys,
-                                                  uint32_t key_count, struct abode_op *op);
+                                                  const struct abode_key *keys, uint32_t key_count,
+                                                  struct abode_op *op);
 ABODE_API void abode_cache_touch(struct abode *runtime, uint32_t model,
                                  const struct abode_key *keys, uint32_t key_count);
 /* Keys that left the cache by themselves (evicted with no copy left, or found corrupt) since the
@@ -479,7 +477,7 @@ ABODE_API ABODE_MUST_CHECK int abode_cache_events(struct abode *runtime, uint32_
 
 /* ---- reports ----------------------------------------------------------------------------------- */
 enum abode_tier { ABODE_TIER_MEMORY = 1, ABODE_TIER_STORE };
-struct abode_place { /* one line of the answer to "where does it live" */
+struct abode_place {   /* one line of the answer to "where does it live" */
     uint32_t tier;     /* enum abode_tier */
     int32_t node;      /* NUMA node of the memory or of the device; -1: the kernel does not say */
     uint32_t device;   /* STORE: index for abode_machine_device_get() */
@@ -502,18 +500,18 @@ ABODE_API ABODE_MUST_CHECK int abode_session_placement(struct abode *runtime,
 struct abode_node_info {
     uint32_t struct_size;
     uint32_t os_index;
-    uint32_t cpu_count;    /* 0: memory only (CXL) */
+    uint32_t cpu_count; /* 0: memory only (CXL) */
     uint32_t reserved;
-    uint64_t bytes_total;  /* of the machine */
-    uint64_t frame_bytes;  /* abode's frames on it, all models */
+    uint64_t bytes_total; /* of the machine */
+    uint64_t frame_bytes; /* abode's frames on it, all models */
     uint64_t frame_bytes_free;
 };
 struct abode_device_info {
     uint32_t struct_size;
-    int32_t node;          /* -1: the kernel does not say */
-    char name[64];         /* nvme0n1, vda, ... */
-    char pci[32];          /* PCI address, empty: none */
-    char path[256];        /* directory of the store on it */
+    int32_t node;                     /* -1: the kernel does not say */
+    char name[64];                    /* nvme0n1, vda, ... */
+    char pci[32];                     /* PCI address, empty: none */
+    char path[256];                   /* directory of the store on it */
     uint64_t bytes_total, bytes_used; /* of the store there */
 };
 ABODE_API ABODE_MUST_CHECK int abode_machine_node_get(struct abode *runtime, uint32_t node,
@@ -539,14 +537,14 @@ struct abode_stats {
     uint32_t struct_size;
     uint32_t node_count, device_count, session_count;
     uint64_t frames_total, frames_free, blocks_resident, blocks_pinned, blocks_stored;
-    uint64_t bytes_accepted;  /* state bytes that appends, snapshots and puts committed */
-    uint64_t bytes_spilled;   /* payload written to the store */
-    uint64_t bytes_written;   /* all bytes written for it: payload, headers, journal, compaction */
-    uint64_t bytes_prepared;  /* zeroes written ahead into new segments, once per segment */
+    uint64_t bytes_accepted; /* state bytes that appends, snapshots and puts committed */
+    uint64_t bytes_spilled;  /* payload written to the store */
+    uint64_t bytes_written;  /* all bytes written for it: payload, headers, journal, compaction */
+    uint64_t bytes_prepared; /* zeroes written ahead into new segments, once per segment */
     uint64_t bytes_restored, checksum_failures, io_errors;
     uint64_t blocks_evicted, sessions_dropped; /* dropped: lost their state to make room */
     uint64_t remote_attach_bytes; /* restored or read on a node other than the session's home */
-    uint64_t metadata_bytes;  /* what abode itself uses: tables, index, queues */
+    uint64_t metadata_bytes;      /* what abode itself uses: tables, index, queues */
     uint64_t store_bytes_total, store_bytes_live, store_bytes_free;
 };
 ABODE_API ABODE_MUST_CHECK int abode_stats_get(const struct abode *runtime,
@@ -565,8 +563,8 @@ struct abode_damage {
     struct abode_key session_name; /* of one session that uses it; zero: anonymous or none */
     uint64_t token_first, token_count;
     uint32_t component;
-    int32_t status;        /* -ABODE_ECORRUPT or the I/O error */
-    char file[256];        /* segment file */
+    int32_t status;         /* -ABODE_ECORRUPT or the I/O error */
+    char file[256];         /* segment file */
     uint64_t offset, bytes; /* range in it */
 };
 struct abode_verify_report {

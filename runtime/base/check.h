@@ -34,9 +34,9 @@ void ab_assert_failed(const char *where);
 
 #define AB_STRING_(x) #x
 #define AB_STRING(x) AB_STRING_(x)
-#define AB_ASSERT(condition)                                                     \
-    (__builtin_expect(!!(condition), 1)                                          \
-         ? (void)0                                                               \
+#define AB_ASSERT(condition)            \
+    (__builtin_expect(!!(condition), 1) \
+         ? (void)0                      \
          : ab_assert_failed(__FILE__ ":" AB_STRING(__LINE__) ": " #condition))
 #ifdef AB_DEBUG
 #define AB_ASSERT_DEBUG(condition) AB_ASSERT(condition)

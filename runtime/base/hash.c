@@ -31,8 +31,10 @@
 #include "base/check.h"
 #include "base/num.h"
 
-_Static_assert(sizeof(((struct abode_key *)0)->bytes) == SHA256_DIGEST_LENGTH, "a key is a SHA-256");
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tokens are hashed as they lie in memory");
+_Static_assert(sizeof(((struct abode_key *)0)->bytes) == SHA256_DIGEST_LENGTH,
+               "a key is a SHA-256");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "tokens are hashed as they lie in memory");
 
 #define LABEL_BYTES_MAX 16
 

@@ -15,16 +15,16 @@
 
 #include "base/check.h"
 
-enum ab_lock_rank { /* lower first */
-    AB_RANK_RUNTIME = 1, /* front: models, regions, queues being added or removed */
-    AB_RANK_KV,          /* sessions, blocks, index, frames */
-    AB_RANK_SERVICE,     /* inbox of a service thread */
-    AB_RANK_STORE,       /* segments and reservations */
-    AB_RANK_COMMIT,      /* inbox of the committer */
-    AB_RANK_QUEUE,       /* finished ops of one host queue */
-    AB_RANK_IO,          /* inside an I/O engine */
-    AB_RANK_LOG,
-    AB_RANK_COUNT,
+enum ab_lock_rank {                      /* lower first */
+                    AB_RANK_RUNTIME = 1, /* front: models, regions, queues being added or removed */
+                    AB_RANK_KV,          /* sessions, blocks, index, frames */
+                    AB_RANK_SERVICE,     /* inbox of a service thread */
+                    AB_RANK_STORE,       /* segments and reservations */
+                    AB_RANK_COMMIT,      /* inbox of the committer */
+                    AB_RANK_QUEUE,       /* finished ops of one host queue */
+                    AB_RANK_IO,          /* inside an I/O engine */
+                    AB_RANK_LOG,
+                    AB_RANK_COUNT,
 };
 
 struct ab_lock {
@@ -39,7 +39,7 @@ void ab_lock_take(struct ab_lock *lock);
 bool ab_lock_try(struct ab_lock *lock);
 void ab_lock_drop(struct ab_lock *lock);
 bool ab_lock_held(const struct ab_lock *lock); /* by this thread; always true without AB_DEBUG */
-bool ab_lock_none_held(void);                  /* before calling out; always true without AB_DEBUG */
+bool ab_lock_none_held(void); /* before calling out; always true without AB_DEBUG */
 
 struct ab_cond {
     pthread_cond_t cond;

@@ -380,8 +380,7 @@ static int os_ring_register(const struct ab_os *os, struct io_uring *ring, uint3
 {
     (void)os;
     /* liburing 2.3 declares io_uring_register() but its shared library does not export it */
-    return (int)result_of(
-        syscall(__NR_io_uring_register, ring->ring_fd, opcode, argument, count));
+    return (int)result_of(syscall(__NR_io_uring_register, ring->ring_fd, opcode, argument, count));
 }
 
 static int32_t os_ring_result(const struct ab_os *os, int is_write, uint32_t bytes, int32_t result)

@@ -28,13 +28,42 @@ struct io_uring_params;
 struct iovec;
 
 enum ab_os_call { /* one name a table entry, for counters and fault plans */
-    AB_OS_OPENAT, AB_OS_CLOSE, AB_OS_PREAD, AB_OS_PWRITE, AB_OS_FDATASYNC, AB_OS_FSYNC,
-    AB_OS_FTRUNCATE, AB_OS_FALLOCATE, AB_OS_FSTAT, AB_OS_STATX, AB_OS_STATVFS, AB_OS_RENAMEAT,
-    AB_OS_UNLINKAT, AB_OS_MKDIRAT, AB_OS_GETDENTS, AB_OS_FLOCK, AB_OS_IOCTL, AB_OS_MMAP,
-    AB_OS_MUNMAP, AB_OS_MADVISE, AB_OS_MBIND, AB_OS_MOVE_PAGES, AB_OS_SETAFFINITY, AB_OS_EVENTFD,
-    AB_OS_FD_READ, AB_OS_FD_WRITE, AB_OS_POLL, AB_OS_RING_INIT, AB_OS_RING_ENTER,
-    AB_OS_RING_REGISTER, AB_OS_RING_RESULT, AB_OS_THREAD, AB_OS_CLOCK, AB_OS_RANDOM, AB_OS_ALLOC,
-    AB_OS_CALL_COUNT,
+                  AB_OS_OPENAT,
+                  AB_OS_CLOSE,
+                  AB_OS_PREAD,
+                  AB_OS_PWRITE,
+                  AB_OS_FDATASYNC,
+                  AB_OS_FSYNC,
+                  AB_OS_FTRUNCATE,
+                  AB_OS_FALLOCATE,
+                  AB_OS_FSTAT,
+                  AB_OS_STATX,
+                  AB_OS_STATVFS,
+                  AB_OS_RENAMEAT,
+                  AB_OS_UNLINKAT,
+                  AB_OS_MKDIRAT,
+                  AB_OS_GETDENTS,
+                  AB_OS_FLOCK,
+                  AB_OS_IOCTL,
+                  AB_OS_MMAP,
+                  AB_OS_MUNMAP,
+                  AB_OS_MADVISE,
+                  AB_OS_MBIND,
+                  AB_OS_MOVE_PAGES,
+                  AB_OS_SETAFFINITY,
+                  AB_OS_EVENTFD,
+                  AB_OS_FD_READ,
+                  AB_OS_FD_WRITE,
+                  AB_OS_POLL,
+                  AB_OS_RING_INIT,
+                  AB_OS_RING_ENTER,
+                  AB_OS_RING_REGISTER,
+                  AB_OS_RING_RESULT,
+                  AB_OS_THREAD,
+                  AB_OS_CLOCK,
+                  AB_OS_RANDOM,
+                  AB_OS_ALLOC,
+                  AB_OS_CALL_COUNT,
 };
 const char *ab_os_call_name(enum ab_os_call call);
 
@@ -88,7 +117,7 @@ struct ab_os {
     int32_t (*ring_result)(const struct ab_os *, int is_write, uint32_t bytes, int32_t result);
     int (*thread_start)(const struct ab_os *, void *(*run)(void *), void *argument,
                         unsigned long *ret_thread);
-    uint64_t (*clock_ns)(const struct ab_os *);     /* CLOCK_MONOTONIC */
+    uint64_t (*clock_ns)(const struct ab_os *);      /* CLOCK_MONOTONIC */
     uint64_t (*wall_clock_ns)(const struct ab_os *); /* CLOCK_REALTIME */
     int (*random)(const struct ab_os *, void *bytes, size_t count);
     void *(*alloc)(const struct ab_os *, size_t bytes, size_t alignment); /* zeroed, or NULL */

@@ -76,9 +76,8 @@ bool ab_ring_push(struct ab_ring *ring, void *item)
         /* acquire: pairs with the consumer's release, its read of the old item is over */
         const uint64_t turn = atomic_load_explicit(&cell->turn, memory_order_acquire);
         if (turn == 2 * position) {
-            if (atomic_compare_exchange_weak_explicit(&ring->push_position, &position,
-                                                      position + 1, memory_order_relaxed,
-                                                      memory_order_relaxed)) {
+            if (atomic_compare_exchange_weak_explicit(&ring->push_position, &position, position + 1,
+                                                      memory_order_relaxed, memory_order_relaxed)) {
                 cell->item = item;
                 /* release: pairs with the acquire in ab_ring_pop, publishes the item */
                 atomic_store_explicit(&cell->turn, 2 * position + 1, memory_order_release);

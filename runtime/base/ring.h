@@ -12,7 +12,7 @@
 
 struct ab_ring;
 int ab_ring_open(const struct ab_os *os, uint32_t capacity, struct ab_ring **ret) AB_MUST_CHECK;
-void ab_ring_close(struct ab_ring *ring); /* NULL is fine */
+void ab_ring_close(struct ab_ring *ring);            /* NULL is fine */
 bool ab_ring_push(struct ab_ring *ring, void *item); /* any thread */
 void *ab_ring_pop(struct ab_ring *ring);             /* the consumer; NULL: empty */
 

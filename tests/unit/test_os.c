@@ -142,12 +142,10 @@ static void short_transfers_are_finished(void **state)
     struct fixture *fixture = *state;
     const struct ab_os *os = fixture->os;
     unsigned char back[FILE_BYTES] = {0};
-    fault_os_plan(&fixture->fault, (struct fault_plan){.call = AB_OS_PWRITE,
-                                                       .kind = FAULT_SHORT,
-                                                       .sticky = true});
-    fault_os_plan(&fixture->fault, (struct fault_plan){.call = AB_OS_PREAD,
-                                                       .kind = FAULT_SHORT,
-                                                       .sticky = true});
+    fault_os_plan(&fixture->fault,
+                  (struct fault_plan){.call = AB_OS_PWRITE, .kind = FAULT_SHORT, .sticky = true});
+    fault_os_plan(&fixture->fault,
+                  (struct fault_plan){.call = AB_OS_PREAD, .kind = FAULT_SHORT, .sticky = true});
     assert_int_equal(ab_os_write_all(os, fixture->fd, fixture->bytes, FILE_BYTES, 3), 0);
     assert_int_equal(ab_os_read_all(os, fixture->fd, back, FILE_BYTES, 3), FILE_BYTES);
     assert_memory_equal(back, fixture->bytes, FILE_BYTES);
@@ -160,24 +158,21 @@ static void interruptions_are_retried_but_not_for_ever(void **state)
     const struct ab_os *os = fixture->os;
     unsigned char back[100];
     for (uint64_t nth = 1; nth <= 3; nth++) {
-        fault_os_plan(&fixture->fault, (struct fault_plan){.call = AB_OS_PWRITE,
-                                                           .kind = FAULT_ERROR,
-                                                           .error = EINTR,
-                                                           .nth = nth});
-        fault_os_plan(&fixture->fault, (struct fault_plan){.call = AB_OS_PREAD,
-                                                           .kind = FAULT_ERROR,
-                                                           .error = EINTR,
-                                                           .nth = nth});
+        fault_os_plan(&fixture->fault,
+                      (struct fault_plan){
+                          .call = AB_OS_PWRITE, .kind = FAULT_ERROR, .error = EINTR, .nth = nth});
+        fault_os_plan(&fixture->fault,
+                      (struct fault_plan){
+                          .call = AB_OS_PREAD, .kind = FAULT_ERROR, .error = EINTR, .nth = nth});
     }
     assert_int_equal(ab_os_write_all(os, fixture->fd, fixture->bytes, 100, 0), 0);
     assert_int_equal(ab_os_read_all(os, fixture->fd, back, 100, 0), 100);
     assert_memory_equal(back, fixture->bytes, 100);
     assert_int_equal(fault_os_strikes(&fixture->fault), 6);
     fault_os_clear(&fixture->fault);
-    fault_os_plan(&fixture->fault, (struct fault_plan){.call = FAULT_ANY_CALL,
-                                                       .kind = FAULT_ERROR,
-                                                       .error = EINTR,
-                                                       .sticky = true});
+    fault_os_plan(&fixture->fault,
+                  (struct fault_plan){
+                      .call = FAULT_ANY_CALL, .kind = FAULT_ERROR, .error = EINTR, .sticky = true});
     assert_int_equal(ab_os_write_all(os, fixture->fd, fixture->bytes, 100, 0), -EINTR);
     assert_int_equal(ab_os_read_all(os, fixture->fd, back, 100, 0), -EINTR);
 }
@@ -187,12 +182,10 @@ static void errors_end_a_transfer(void **state)
     struct fixture *fixture = *state;
     const struct ab_os *os = fixture->os;
     unsigned char back[100];
-    fault_os_plan(&fixture->fault,
-                  (struct fault_plan){.call = AB_OS_PWRITE, .kind = FAULT_SHORT});
-    fault_os_plan(&fixture->fault, (struct fault_plan){.call = AB_OS_PWRITE,
-                                                       .kind = FAULT_ERROR,
-                                                       .error = ENOSPC,
-                                                       .nth = 2});
+    fault_os_plan(&fixture->fault, (struct fault_plan){.call = AB_OS_PWRITE, .kind = FAULT_SHORT});
+    fault_os_plan(
+        &fixture->fault,
+        (struct fault_plan){.call = AB_OS_PWRITE, .kind = FAULT_ERROR, .error = ENOSPC, .nth = 2});
     assert_int_equal(ab_os_write_all(os, fixture->fd, fixture->bytes, 100, 0), -ENOSPC);
     assert_int_equal(fault_os_struck(&fixture->fault), AB_OS_PWRITE);
     assert_int_equal(ab_os_read_all(os, fixture->fd, back, 100, 0), 50);
@@ -339,7 +332,7 @@ static void ring_waits_and_completes(void **state)
         skip();
     }
     assert_int_equal(os->ring_enter(os, &ring, 0, -1), 0);
-    assert_int_equal(os->ring_enter(os, &ring, 1, 0), 0);       /* polls, does not wait */
+    assert_int_equal(os->ring_enter(os, &ring, 1, 0), 0); /* polls, does not wait */
     assert_int_equal(os->ring_enter(os, &ring, 1, 1000), -ETIME);
     struct io_uring_sqe *entry = io_uring_get_sqe(&ring);
     io_uring_prep_nop(entry);
@@ -366,10 +359,9 @@ static void plans_strike_the_nth_call_only(void **state)
     struct fixture *fixture = *state;
     const struct ab_os *os = fixture->os;
     struct stat facts;
-    fault_os_plan(&fixture->fault, (struct fault_plan){.call = AB_OS_FSTAT,
-                                                       .kind = FAULT_ERROR,
-                                                       .error = EIO,
-                                                       .nth = 3});
+    fault_os_plan(
+        &fixture->fault,
+        (struct fault_plan){.call = AB_OS_FSTAT, .kind = FAULT_ERROR, .error = EIO, .nth = 3});
     const uint64_t before = fault_os_count(&fixture->fault, AB_OS_FSTAT);
     for (int i = 1; i <= 5; i++) {
         (void)os->clock_ns(os);
