@@ -24,7 +24,7 @@ SONAME := libabode.so.$(firstword $(subst ., ,$(VERSION)))
 # ---- flags
 LIB_PACKAGES := hwloc liburing libcrypto libxxhash
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
-	-Wcast-align -Wcast-qual -Wwrite-strings -Wundef -Wvla -Wformat=2 -Wswitch-enum -Werror
+	-Wcast-align -Wwrite-strings -Wundef -Wvla -Wformat=2 -Wswitch-enum -Werror
 MACHINE = $(call once,MACHINE,$(shell $(CC) -dumpmachine))
 # OpenMP is optional: asked by linking, kernels/parallel.c says what it does without
 OPENMP = $(call once,OPENMP,$(shell echo 'int main(void) { return 0; }' | \
