@@ -45,7 +45,7 @@ AB_CFLAGS = -std=gnu11 -D_GNU_SOURCE= $(WARNINGS) $(HARDEN) -fvisibility=hidden 
 # ---- what there is to build
 LIB_SOURCES := $(sort $(filter-out runtime/cli/%,$(wildcard runtime/*/*.c)) $(wildcard kernels/*.c))
 CLI_SOURCES := $(sort $(wildcard runtime/cli/*.c))
-HELP_SOURCES := $(wildcard tests/*.c) $(filter-out tests/host/% tests/guest/%,\
+HELP_SOURCES := $(wildcard tests/*.c) $(filter-out tests/host/% tests/guest/% tests/emulated/%,\
 	$(filter-out $(wildcard tests/*/test_*.c),$(wildcard tests/*/*.c)))
 TEST_SOURCES := $(sort $(filter-out tests/host/% tests/guest/%,$(wildcard tests/*/test_*.c)))
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)

@@ -39,19 +39,19 @@
 #define STREAM_BYTES_MIN (64u << 10) /* less fits every L2 that we know: the caches win; guess */
 #define STREAM_RUN_BYTES_MIN 256u    /* shorter runs are mostly ends; guess */
 #define STREAM_LONG_BYTES 8192u      /* here the CPU's prefetcher has caught up with a run; guess */
-#define STREAM_AHEAD_BYTES 1024u     /* prefetch distance inside a run; guess, flat from 512 to 4096 */
-#define RUNS_AHEAD 2u                /* 1 to 8 measured on Zen 3: 2 is best or equal at 256 B to 4 KiB */
+#define STREAM_AHEAD_BYTES 1024u /* prefetch distance inside a run; guess, flat from 512 to 4096 */
+#define RUNS_AHEAD 2u /* 1 to 8 measured on Zen 3: 2 is best or equal at 256 B to 4 KiB */
 #define STREAM_STEP_BYTES (4 * VECTOR_BYTES)
 #define LINE_BYTES 64u
 
 /* two chunks of constant size, from the front and from the end; size <= bytes <= 2 size */
-#define COPY_ENDS(target, source, bytes, size)                                     \
-    do {                                                                           \
-        unsigned char head_[size], tail_[size];                                    \
-        memcpy(head_, (source), (size));                                           \
-        memcpy(tail_, (source) + (bytes) - (size), (size));                        \
-        memcpy((target), head_, (size));                                           \
-        memcpy((target) + (bytes) - (size), tail_, (size));                        \
+#define COPY_ENDS(target, source, bytes, size)              \
+    do {                                                    \
+        unsigned char head_[size], tail_[size];             \
+        memcpy(head_, (source), (size));                    \
+        memcpy(tail_, (source) + (bytes) - (size), (size)); \
+        memcpy((target), head_, (size));                    \
+        memcpy((target) + (bytes) - (size), tail_, (size)); \
     } while (0)
 
 /* fewer bytes than a vector has */
@@ -265,11 +265,11 @@ static void vector_checksum(const void *bytes, size_t count, uint64_t seed, uint
     ret_hash[1] = hash.high64;
 }
 
-#define VECTOR_TABLE(table_name)                                                   \
-    {                                                                              \
-        .name = (table_name), .copy = vector_copy, .copy_stream = vector_copy_stream, \
-        .gather = vector_gather, .scatter = vector_scatter,                        \
-        .checksum = vector_checksum, .zero_stream = vector_zero_stream,            \
+#define VECTOR_TABLE(table_name)                                                         \
+    {                                                                                    \
+        .name = (table_name), .copy = vector_copy, .copy_stream = vector_copy_stream,    \
+        .gather = vector_gather, .scatter = vector_scatter, .checksum = vector_checksum, \
+        .zero_stream = vector_zero_stream,                                               \
     }
 
 #endif
