@@ -8,6 +8,11 @@ CXX ?= g++
 
 bench: $(BENCHES)
 
+# ONLY=P1,P15 ROUNDS=9 BYTES=512m DIR=/mnt/disk
+scorecard: bench
+	bench/scorecard --build $(BUILD) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(BYTES),--bytes $(BYTES)) $(if $(DIR),--dir $(DIR))
+
 $(BUILD)/obj/bench/%.o: bench/%.cc
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 -Wall -Wextra -Wshadow -Werror -fPIC -Iinclude -MMD -MP $(CXXFLAGS) -O2 -g \
@@ -19,5 +24,5 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BENCH_OBJECTS) $(BUILD)/libabode.a
 		$(LDLIBS)
 
 .PRECIOUS: $(BUILD)/obj/bench/%.o
-.PHONY: bench
+.PHONY: bench scorecard
 -include $(wildcard $(BUILD)/obj/bench/*.d)
