@@ -20,8 +20,16 @@ $(BUILD)/obj/bench/%.o: bench/%.cc
 
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BENCH_OBJECTS) $(BUILD)/libabode.a
 	@mkdir -p $(@D)
-	$(CXX) -o $@ $< $(BENCH_OBJECTS) $(BUILD)/libabode.a $(LDFLAGS) -lbenchmark $(BENCH_LDLIBS) \
-		$(LDLIBS)
+	$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libabode.a $(LDFLAGS) -lbenchmark $(BENCH_LDLIBS) $(LDLIBS)
+
+# rivals are linked where their libraries are; without, rival_*.c says what is absent
+RIVALS := $(wildcard bench/rival_*.c)
+rival_lib = $(shell echo 'int main(void) { return 0; }' | $(CC) -x c - -l$(1) -o /dev/null 2>/dev/null && \
+	echo -l$(1))
+$(BUILD)/bench/bench_rivals: $(RIVALS:%.c=$(BUILD)/obj/%.o)
+$(BUILD)/bench/bench_rivals: BENCH_LDLIBS = $(call rival_lib,lmdb) $(call rival_lib,rocksdb)
+$(BUILD)/obj/bench/rival_abode.o: $(wildcard runtime/front/*.c)
+$(BUILD)/obj/bench/rival_abode.o: ISA_FLAGS := $(if $(wildcard runtime/front/*.c),,-DRIVAL_NO_ABODE)
 
 .PRECIOUS: $(BUILD)/obj/bench/%.o
 .PHONY: bench scorecard
