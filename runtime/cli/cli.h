@@ -147,6 +147,17 @@ struct cli_log {
 };
 void cli_log_line(void *log_context, int level, const char *line);
 
+/* A store opened only to look at it: inspect and verify. */
+struct cli_store {
+    const char *const *paths;
+    uint32_t path_count;
+    uint32_t io;         /* enum abode_io */
+    struct cli_log *log; /* lives as long as the runtime */
+};
+/* CLI_OK, or an exit code with the message printed. */
+int cli_store_open(const struct cli_store *store, const char *command, struct abode **ret)
+    __attribute__((warn_unused_result));
+
 /* What open() asked for and what it got, a line each. */
 #define CLI_SUPPORT_LINES 5
 struct cli_support_line {

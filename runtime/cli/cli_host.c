@@ -83,6 +83,23 @@ int cli_op_wait(struct abode_queue *queue, struct abode_op *op)
     return op->status;
 }
 
+int cli_store_open(const struct cli_store *store, const char *command, struct abode **ret)
+{
+    struct abode_config config;
+    abode_config_init(&config);
+    config.flags = ABODE_READ_ONLY;
+    config.store_paths = store->paths;
+    config.store_path_count = store->path_count;
+    config.io = store->io;
+    config.log = cli_log_line;
+    config.log_context = store->log;
+    const int result = abode_open(&config, ret);
+    if (result < 0) {
+        return cli_fail(result, NULL, "%s: opening the store '%s'", command, store->paths[0]);
+    }
+    return CLI_OK;
+}
+
 /* ---- support --------------------------------------------------------------------------------- */
 
 static void support_line(struct cli_support_line *line, const char *key, const char *name,
