@@ -19,20 +19,21 @@
 
 struct ab_node {
     uint32_t os_index;
-    uint32_t cpu_count;     /* 0: memory only */
-    int32_t cpu_node;       /* dense node whose CPUs serve it: itself, or the nearest with CPUs */
+    uint32_t cpu_count;     /* that this process may use; 0: memory only, or none allowed */
+    int32_t cpu_node;       /* dense node whose CPUs serve it: itself, the nearest with CPUs, or
+                               -1 where no node has any */
     uint64_t bytes;         /* local memory, 0: unknown */
     uint32_t bandwidth_mbs; /* from memory attributes, 0: unknown */
     uint32_t latency_ns;
-    cpu_set_t cpus;
+    cpu_set_t cpus; /* those cpu_count CPUs; never of two nodes */
 };
 
 enum ab_device_kind { AB_DEVICE_BLOCK = 1, AB_DEVICE_GPU, AB_DEVICE_NET };
 struct ab_device {
     enum ab_device_kind kind;
     int32_t node;  /* dense; -1: the kernel does not say */
-    dev_t dev;     /* BLOCK: the whole disk */
-    char name[64]; /* nvme0n1, vda, cuda0, eth0 */
+    dev_t dev;     /* BLOCK: the whole disk; 0 on a topology of elsewhere */
+    char name[64]; /* nvme0n1, vda, dm-0, card0, eth0; a GPU without a name: its PCI address */
     char pci[32];  /* 0000:21:00.0; empty: none */
 };
 
@@ -43,7 +44,8 @@ int ab_topology_open(const struct ab_os *os, const struct ab_log *log, const cha
                      struct ab_topology **ret) AB_MUST_CHECK;
 void ab_topology_close(struct ab_topology *topology); /* NULL is fine */
 
-bool ab_topology_is_machine(const struct ab_topology *topology); /* false: XML of elsewhere */
+/* false: XML or synthetic. Nothing is bound, checked or mapped to a disk by such a topology. */
+bool ab_topology_is_machine(const struct ab_topology *topology);
 uint32_t ab_topology_node_count(const struct ab_topology *topology);
 const struct ab_node *ab_topology_node(const struct ab_topology *topology, uint32_t node);
 int32_t ab_topology_node_by_os(const struct ab_topology *topology, uint32_t os_index); /* or -1 */
@@ -51,7 +53,9 @@ int32_t ab_topology_node_by_os(const struct ab_topology *topology, uint32_t os_i
 uint32_t ab_topology_distance(const struct ab_topology *topology, uint32_t from, uint32_t to);
 uint32_t ab_topology_device_count(const struct ab_topology *topology);
 const struct ab_device *ab_topology_device(const struct ab_topology *topology, uint32_t device);
-/* The disk below a file system's st_dev (a partition finds its disk; -1: overlay, tmpfs, none). */
+/* The disk below a file system's st_dev: a partition finds its disk, device mapper and md the one
+ * disk that they lie on, or themselves where there are several. -1: overlay, tmpfs, a disk that came
+ * after open, a topology of elsewhere. Reads sysfs for partitions. */
 int32_t ab_topology_block_device(const struct ab_topology *topology, dev_t dev);
 /* Dense nodes that this process may use, as a mask. */
 uint64_t ab_topology_allowed(const struct ab_topology *topology);
