@@ -8,6 +8,11 @@ CXX ?= g++
 
 bench: $(BENCHES)
 
+# ONLY=P1,P15 ROUNDS=9 BYTES=512m DIR=/mnt/disk
+scorecard: bench
+	bench/scorecard --build $(BUILD) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(BYTES),--bytes $(BYTES)) $(if $(DIR),--dir $(DIR))
+
 $(BUILD)/obj/bench/%.o: bench/%.cc
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 -Wall -Wextra -Wshadow -Werror -fPIC -Iinclude -MMD -MP $(CXXFLAGS) -O2 -g \
@@ -15,9 +20,17 @@ $(BUILD)/obj/bench/%.o: bench/%.cc
 
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BENCH_OBJECTS) $(BUILD)/libabode.a
 	@mkdir -p $(@D)
-	$(CXX) -o $@ $< $(BENCH_OBJECTS) $(BUILD)/libabode.a $(LDFLAGS) -lbenchmark $(BENCH_LDLIBS) \
-		$(LDLIBS)
+	$(CXX) -o $@ $(filter %.o,$^) $(BUILD)/libabode.a $(LDFLAGS) -lbenchmark $(BENCH_LDLIBS) $(LDLIBS)
+
+# rivals are linked where their libraries are; without, rival_*.c says what is absent
+RIVALS := $(wildcard bench/rival_*.c)
+rival_lib = $(shell echo 'int main(void) { return 0; }' | $(CC) -x c - -l$(1) -o /dev/null 2>/dev/null && \
+	echo -l$(1))
+$(BUILD)/bench/bench_rivals: $(RIVALS:%.c=$(BUILD)/obj/%.o)
+$(BUILD)/bench/bench_rivals: BENCH_LDLIBS = $(call rival_lib,lmdb) $(call rival_lib,rocksdb)
+$(BUILD)/obj/bench/rival_abode.o: $(wildcard runtime/front/*.c)
+$(BUILD)/obj/bench/rival_abode.o: ISA_FLAGS := $(if $(wildcard runtime/front/*.c),,-DRIVAL_NO_ABODE)
 
 .PRECIOUS: $(BUILD)/obj/bench/%.o
-.PHONY: bench
+.PHONY: bench scorecard
 -include $(wildcard $(BUILD)/obj/bench/*.d)

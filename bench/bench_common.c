@@ -78,8 +78,8 @@ int bench_rounds(const struct bench_run *run, const struct bench_side *sides, ui
             struct bench_sample sample = {0};
             const int code = sides[i].run(sides[i].context, &sample);
             if (code < 0) {
-                bench_say("%s: side \"%s\" failed in round %u: %s", run->name, sides[i].name,
-                          round, strerror(-code));
+                bench_say("%s: side \"%s\" failed in round %u: %s", run->name, sides[i].name, round,
+                          strerror(-code));
                 return code;
             }
             if (round >= run->warmup) {
@@ -348,7 +348,8 @@ int bench_memory_get(size_t bytes, void **ret_memory)
     if (head < HUGE_BYTES) {
         (void)munmap(memory + span, HUGE_BYTES - head);
     }
-    (void)madvise(memory, span, MADV_HUGEPAGE); /* without it the bench still runs, on 4 KiB pages */
+    (void)madvise(memory, span,
+                  MADV_HUGEPAGE); /* without it the bench still runs, on 4 KiB pages */
     memset(memory, 0, span);
     *ret_memory = memory;
     return 0;

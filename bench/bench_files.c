@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define PAGE_BYTES 4096u
-#define TREE_FDS_MAX 16                /* directories that nftw keeps open */
+#define TREE_FDS_MAX 16                  /* directories that nftw keeps open */
 #define WINDOW_BYTES ((uint64_t)1 << 30) /* of a file that is asked about at a time */
 
 int bench_directory_make(const struct bench_run *run, const char *name,

@@ -83,8 +83,8 @@ static void machine_text(const char *dir, char *ret, size_t capacity)
     system_name.release[strcspn(system_name.release, "-")] = '\0';
     (void)snprintf(ret, capacity, "%.100s, %ld CPUs, %.0f GiB, Linux %.24s %.12s, %.80s",
                    cpu[0] == '\0' ? "CPU" : cpu, sysconf(_SC_NPROCESSORS_ONLN),
-                   strtod(memory, NULL) / (1024.0 * 1024.0),
-                   system_name.release, system_name.machine, file_system);
+                   strtod(memory, NULL) / (1024.0 * 1024.0), system_name.release,
+                   system_name.machine, file_system);
 }
 
 /* The source that was built: $ABODE_BENCH_COMMIT (bench/scorecard sets it), else git's answer. */

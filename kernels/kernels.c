@@ -20,8 +20,8 @@
 #define CPUID_7_EBX_AVX2 (1u << 5)
 #define CPUID_7_EBX_BMI2 (1u << 8)
 #define CPUID_7_EBX_AVX512 ((1u << 16) | (1u << 17) | (1u << 30) | (1u << 31)) /* F DQ BW VL */
-#define XCR0_YMM 0x06u    /* XMM and the upper halves of YMM */
-#define XCR0_ZMM 0xe6u    /* and masks, upper halves of ZMM0-15, ZMM16-31 */
+#define XCR0_YMM 0x06u /* XMM and the upper halves of YMM */
+#define XCR0_ZMM 0xe6u /* and masks, upper halves of ZMM0-15, ZMM16-31 */
 
 static unsigned int registers_saved(void)
 {

@@ -17,7 +17,8 @@
 #include <omp.h>
 #endif
 
-#define SLICE_BYTES_MIN ((size_t)1 << 20) /* below, waking a thread costs more than it brings: guess */
+#define SLICE_BYTES_MIN \
+    ((size_t)1 << 20) /* below, waking a thread costs more than it brings: guess */
 #define PAGE_BYTES ((size_t)4096)
 
 static int threads_allowed(int thread_count)

@@ -59,19 +59,19 @@ struct cli_list {
     uint32_t count;
 };
 struct cli_option {
-    const char *name;      /* without the dashes */
-    char letter;           /* short form, 0: none */
+    const char *name; /* without the dashes */
+    char letter;      /* short form, 0: none */
     enum cli_option_kind kind;
-    void *target;          /* written when the option is given; holds the default before */
-    const char *argument;  /* its name in --help: "SIZE"; CLI_CHOICE: "auto|uring|threads" */
-    const char *help;      /* one line */
-    double min, max;       /* numbers: allowed range, both ends; both 0: any */
+    void *target;         /* written when the option is given; holds the default before */
+    const char *argument; /* its name in --help: "SIZE"; CLI_CHOICE: "auto|uring|threads" */
+    const char *help;     /* one line */
+    double min, max;      /* numbers: allowed range, both ends; both 0: any */
 };
 struct cli_syntax {
     const char *command;
-    const char *arguments; /* "STORE_DIR..." or "" */
-    const char *summary;   /* what it does, may have several lines */
-    const char *notes;     /* after the options; may be NULL */
+    const char *arguments;       /* "STORE_DIR..." or "" */
+    const char *summary;         /* what it does, may have several lines */
+    const char *notes;           /* after the options; may be NULL */
     uint32_t rest_min, rest_max; /* how many arguments that are not options */
     const struct cli_option *options;
     uint32_t option_count;
@@ -91,12 +91,12 @@ int cli_size_parse(const char *text, uint64_t *ret_bytes) __attribute__((warn_un
 struct cli_text { /* a formatted figure, by value */
     char text[CLI_TEXT_SIZE];
 };
-struct cli_text cli_bytes_text(uint64_t bytes);     /* "1.50 GiB" */
-struct cli_text cli_count_text(uint64_t count);     /* "1,234,567" */
-struct cli_text cli_seconds_text(double seconds);   /* "1.5 s", "320 us", "2.1 h" */
+struct cli_text cli_bytes_text(uint64_t bytes);   /* "1.50 GiB" */
+struct cli_text cli_count_text(uint64_t count);   /* "1,234,567" */
+struct cli_text cli_seconds_text(double seconds); /* "1.5 s", "320 us", "2.1 h" */
 struct cli_text cli_number_text(double value, int digits);
-uint64_t cli_now_ns(void);      /* CLOCK_MONOTONIC */
-uint64_t cli_cpu_now_ns(void);  /* CPU time of this process, all threads */
+uint64_t cli_now_ns(void);     /* CLOCK_MONOTONIC */
+uint64_t cli_cpu_now_ns(void); /* CPU time of this process, all threads */
 /* True where colours are welcome: a terminal, NO_COLOR not set, TERM not dumb. */
 bool cli_colours(FILE *stream);
 /* Columns of the terminal, 80 when it is none, within 60 .. 200. */
@@ -147,6 +147,32 @@ struct cli_log {
 };
 void cli_log_line(void *log_context, int level, const char *line);
 
+/* A store opened only to look at it: inspect and verify. */
+struct cli_store {
+    const char *const *paths;
+    uint32_t path_count;
+    uint32_t io;         /* enum abode_io */
+    struct cli_log *log; /* lives as long as the runtime */
+};
+/* CLI_OK, or an exit code with the message printed. */
+int cli_store_open(const struct cli_store *store, const char *command, struct abode **ret)
+    __attribute__((warn_unused_result));
+
+/* What open() asked for and what it got, a line each. */
+#define CLI_SUPPORT_LINES 5
+struct cli_support_line {
+    char key[24];  /* for JSON */
+    char name[24]; /* for people */
+    char got[40];
+    int32_t reason; /* 0, or why not better */
+    char text[256]; /* reason and mend */
+};
+int cli_support_lines(const struct abode *runtime, struct cli_support_line *ret_lines)
+    __attribute__((warn_unused_result));
+/* degraded_only: only lines that have a reason. */
+void cli_support_print(const struct cli_support_line *lines, bool degraded_only, FILE *stream);
+json_t *cli_support_json(const struct cli_support_line *lines);
+
 /* Options that more than one subcommand has. */
 extern const char cli_io_choices[];   /* in the order of enum abode_io */
 extern const char cli_huge_choices[]; /* in the order of enum abode_huge */
@@ -164,6 +190,9 @@ struct cli_scratch {
     bool made; /* the directory itself was made here */
     bool open;
 };
+/* As close to a fresh start, but inside `parent`, which may hold anything: for probe and bench. */
+int cli_scratch_open_in(struct cli_scratch *scratch, const char *parent, uint64_t bytes_needed)
+    __attribute__((warn_unused_result));
 /* 0 or an exit code (message printed). bytes_needed: refuse where the file system has less. */
 int cli_scratch_open(struct cli_scratch *scratch, const char *given, uint64_t bytes_needed)
     __attribute__((warn_unused_result));

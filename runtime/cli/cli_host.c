@@ -83,6 +83,88 @@ int cli_op_wait(struct abode_queue *queue, struct abode_op *op)
     return op->status;
 }
 
+int cli_store_open(const struct cli_store *store, const char *command, struct abode **ret)
+{
+    struct abode_config config;
+    abode_config_init(&config);
+    config.flags = ABODE_READ_ONLY;
+    config.store_paths = store->paths;
+    config.store_path_count = store->path_count;
+    config.io = store->io;
+    config.log = cli_log_line;
+    config.log_context = store->log;
+    const int result = abode_open(&config, ret);
+    if (result < 0) {
+        return cli_fail(result, NULL, "%s: opening the store '%s'", command, store->paths[0]);
+    }
+    return CLI_OK;
+}
+
+/* ---- support --------------------------------------------------------------------------------- */
+
+static void support_line(struct cli_support_line *line, const char *key, const char *name,
+                         const char *got)
+{
+    (void)snprintf(line->key, sizeof(line->key), "%s", key);
+    (void)snprintf(line->name, sizeof(line->name), "%s", name);
+    (void)snprintf(line->got, sizeof(line->got), "%s", got);
+}
+
+static void support_why(struct cli_support_line *line, int32_t reason, const char *text)
+{
+    line->reason = reason;
+    (void)snprintf(line->text, sizeof(line->text), "%s", text != NULL ? text : "");
+}
+
+int cli_support_lines(const struct abode *runtime, struct cli_support_line *ret_lines)
+{
+    static const char *const bindings[] = {"none", "first touch", "mbind"};
+    struct abode_support support = {.struct_size = sizeof(support)};
+    const int result = abode_support_get(runtime, &support);
+    if (result < 0) {
+        return result;
+    }
+    const bool known = support.node_binding >= 0 && support.node_binding < 3;
+    support_line(&ret_lines[0], "io_engine", "I/O", cli_io_name(support.io_engine));
+    support_line(&ret_lines[1], "fixed_buffers", "registered buffers",
+                 support.fixed_buffers ? "yes" : "no");
+    support_line(&ret_lines[2], "direct_io", "direct I/O", support.direct_io ? "yes" : "no");
+    support_line(&ret_lines[3], "node_binding", "node binding",
+                 known ? bindings[support.node_binding] : "unknown");
+    support_line(&ret_lines[4], "huge_pages", "huge pages", cli_huge_name(support.huge_pages));
+    support_why(&ret_lines[0], support.io_engine_reason, support.io_engine_text);
+    support_why(&ret_lines[1], support.fixed_buffers_reason, support.fixed_buffers_text);
+    support_why(&ret_lines[2], support.direct_io_reason, support.direct_io_text);
+    support_why(&ret_lines[3], support.node_binding_reason, support.node_binding_text);
+    support_why(&ret_lines[4], support.huge_pages_reason, support.huge_pages_text);
+    return 0;
+}
+
+void cli_support_print(const struct cli_support_line *lines, bool degraded_only, FILE *stream)
+{
+    for (uint32_t i = 0; i < CLI_SUPPORT_LINES; i++) {
+        const struct cli_support_line *line = &lines[i];
+        if (line->reason == 0 && degraded_only) {
+            continue;
+        }
+        (void)fprintf(stream, "  %-18s  %s\n", line->name, line->got);
+        if (line->text[0] != 0 && line->reason != 0) {
+            (void)fprintf(stream, "  %-18s  because: %s\n", "", line->text);
+        }
+    }
+}
+
+json_t *cli_support_json(const struct cli_support_line *lines)
+{
+    json_t *object = cli_json(json_object());
+    for (uint32_t i = 0; i < CLI_SUPPORT_LINES; i++) {
+        json_t *line = cli_json(json_pack("{s:s, s:i, s:s}", "got", lines[i].got, "reason",
+                                          (int)lines[i].reason, "text", lines[i].text));
+        (void)json_object_set_new(object, lines[i].key, line);
+    }
+    return object;
+}
+
 /* ---- scratch directories --------------------------------------------------------------------- */
 
 static bool entry_is_ours(const char *name)
@@ -178,8 +260,8 @@ static int scratch_make(struct cli_scratch *scratch)
                                    "/var/tmp", "/tmp"};
     int why = 0;
     for (uint32_t i = 0; i < sizeof(parents) / sizeof(parents[0]); i++) {
-        const int length = snprintf(scratch->path, sizeof(scratch->path), "%s/abode-XXXXXX",
-                                    parents[i]);
+        const int length =
+            snprintf(scratch->path, sizeof(scratch->path), "%s/abode-XXXXXX", parents[i]);
         if (length < (int)sizeof(scratch->path) && mkdtemp(scratch->path) != NULL) {
             scratch->made = true;
             return CLI_OK;
@@ -190,14 +272,9 @@ static int scratch_make(struct cli_scratch *scratch)
                     "making a directory under %s", parents[0]);
 }
 
-int cli_scratch_open(struct cli_scratch *scratch, const char *given, uint64_t bytes_needed)
+/* The directory is there: is there room in its file system? */
+static int scratch_room_check(struct cli_scratch *scratch, uint64_t bytes_needed)
 {
-    scratch->made = false;
-    scratch->open = false;
-    const int result = given != NULL ? scratch_use(scratch, given) : scratch_make(scratch);
-    if (result != CLI_OK) {
-        return result;
-    }
     scratch->open = true;
     struct statvfs room;
     if (statvfs(scratch->path, &room) != 0) {
@@ -208,7 +285,8 @@ int cli_scratch_open(struct cli_scratch *scratch, const char *given, uint64_t by
     const uint64_t bytes_free = (uint64_t)room.f_bavail * room.f_frsize;
     if (bytes_free < bytes_needed) {
         char mend[256];
-        (void)snprintf(mend, sizeof(mend), "%s are needed, %s are free: free some, choose "
+        (void)snprintf(mend, sizeof(mend),
+                       "%s are needed, %s are free: free some, choose "
                        "another directory with --store, or a smaller --store-size",
                        cli_bytes_text(bytes_needed).text, cli_bytes_text(bytes_free).text);
         const int failed = cli_fail(-ENOSPC, mend, "directory '%s'", scratch->path);
@@ -216,6 +294,32 @@ int cli_scratch_open(struct cli_scratch *scratch, const char *given, uint64_t by
         return failed;
     }
     return CLI_OK;
+}
+
+int cli_scratch_open(struct cli_scratch *scratch, const char *given, uint64_t bytes_needed)
+{
+    scratch->made = false;
+    scratch->open = false;
+    const int result = given != NULL ? scratch_use(scratch, given) : scratch_make(scratch);
+    if (result != CLI_OK) {
+        return result;
+    }
+    return scratch_room_check(scratch, bytes_needed);
+}
+
+int cli_scratch_open_in(struct cli_scratch *scratch, const char *parent, uint64_t bytes_needed)
+{
+    scratch->made = false;
+    scratch->open = false;
+    const int length = snprintf(scratch->path, sizeof(scratch->path), "%s/abode-XXXXXX", parent);
+    if (length >= (int)sizeof(scratch->path)) {
+        return cli_usage("give a shorter path", "'%.40s...': too long a path", parent);
+    }
+    if (mkdtemp(scratch->path) == NULL) {
+        return cli_fail(-errno, NULL, "making a directory in '%s'", parent);
+    }
+    scratch->made = true;
+    return scratch_room_check(scratch, bytes_needed);
 }
 
 void cli_scratch_close(struct cli_scratch *scratch, bool keep)

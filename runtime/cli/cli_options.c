@@ -94,8 +94,8 @@ static int unit_shift(const char *text)
         return 0;
     }
     const char *letter = strchr(letters, toupper((unsigned char)text[0]));
-    const bool tail_ok = text[1] == 0 || strcasecmp(text + 1, "B") == 0 ||
-                         strcasecmp(text + 1, "iB") == 0;
+    const bool tail_ok =
+        text[1] == 0 || strcasecmp(text + 1, "B") == 0 || strcasecmp(text + 1, "iB") == 0;
     if (letter == NULL || !tail_ok) {
         return -1;
     }
@@ -264,8 +264,8 @@ static void help_print(const struct cli_syntax *syntax)
     for (uint32_t i = 0; i < syntax->option_count; i++) {
         option_help_print(&syntax->options[i]);
     }
-    const struct cli_option help = {.name = "help", .letter = 'h', .kind = CLI_FLAG,
-                                    .help = "print this"};
+    const struct cli_option help = {
+        .name = "help", .letter = 'h', .kind = CLI_FLAG, .help = "print this"};
     option_help_print(&help);
     if (syntax->notes != NULL) {
         printf("\n%s\n", syntax->notes);
@@ -286,8 +286,8 @@ static void getopt_table_fill(const struct cli_syntax *syntax, struct getopt_tab
     for (uint32_t i = 0; i < syntax->option_count; i++) {
         const struct cli_option *option = &syntax->options[i];
         const bool flag = option->kind == CLI_FLAG;
-        ret->longs[i] = (struct option){option->name, flag ? no_argument : required_argument,
-                                        NULL, LONG_ONLY + (int)i};
+        ret->longs[i] = (struct option){option->name, flag ? no_argument : required_argument, NULL,
+                                        LONG_ONLY + (int)i};
         if (option->letter != 0) {
             *letter++ = option->letter;
             if (!flag) {

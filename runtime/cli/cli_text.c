@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define NS_PER_S 1000000000ull
-#define PROGRESS_QUIET_NS NS_PER_S       /* nothing is drawn before this much time has gone by */
+#define PROGRESS_QUIET_NS NS_PER_S /* nothing is drawn before this much time has gone by */
 #define PROGRESS_REDRAW_NS 100000000ull
 #define PROGRESS_BAR_CELLS 30
 
@@ -57,8 +57,12 @@ struct cli_text cli_seconds_text(double seconds)
         double from, scale;
         const char *unit;
     } units[] = {
-        {172800, 1 / 86400.0, "days"}, {7200, 1 / 3600.0, "h"}, {120, 1 / 60.0, "min"},
-        {1, 1, "s"},                   {1e-3, 1e3, "ms"},       {1e-6, 1e6, "us"},
+        {172800, 1 / 86400.0, "days"},
+        {7200, 1 / 3600.0, "h"},
+        {120, 1 / 60.0, "min"},
+        {1, 1, "s"},
+        {1e-3, 1e3, "ms"},
+        {1e-6, 1e6, "us"},
         {0, 1e9, "ns"},
     };
     struct cli_text result;
@@ -233,8 +237,7 @@ void cli_progress_update(struct cli_progress *progress, uint64_t done, uint64_t 
         bar[i] = i < full ? '#' : '.';
     }
     bar[PROGRESS_BAR_CELLS] = 0;
-    (void)fprintf(stderr, "\r\033[K%s [%s] %3.0f %% %s", progress->label, bar, 100 * share,
-                  remark);
+    (void)fprintf(stderr, "\r\033[K%s [%s] %3.0f %% %s", progress->label, bar, 100 * share, remark);
     (void)fflush(stderr);
     progress->drawn_ns = now_ns;
     progress->drawn = true;

@@ -37,8 +37,9 @@ static void help_print(void)
             printf("  %-8s  %s\n", commands[i].name, commands[i].summary);
         }
     }
-    printf("\n'abode COMMAND --help' tells the options of a command; 'man abode-COMMAND' the rest.\n"
-           "Start with 'abode demo'.\n");
+    printf(
+        "\n'abode COMMAND --help' tells the options of a command; 'man abode-COMMAND' the rest.\n"
+        "Start with 'abode demo'.\n");
 }
 
 static void version_print(void)
