@@ -3,7 +3,7 @@
 # make check         set up, build, all tests; the last line counts them
 # make check-guest [TOPO="2 4"]: in emulated machines with that many NUMA nodes
 # make check-asan, check-ubsan, check-tsan, check-long, check-style, check-cross
-# make bench, scorecard [ONLY=P1,P3], deps, format, install [DESTDIR= PREFIX=], uninstall, clean
+# make bench, scorecard [ONLY=P1,P3], deps, format, tidy, install [DESTDIR= PREFIX=], uninstall, clean
 # Variables: CC, CFLAGS, BUILD=dir (may lie elsewhere), DEBUG=1 (assertions), V=1 (show commands)
 BUILD ?= build
 PREFIX ?= /usr/local
@@ -57,6 +57,7 @@ LIBRARIES := $(BUILD)/libabode.a $(BUILD)/$(SONAME) $(BUILD)/libabode.so
 
 # the command needs the whole library: it is built where runtime/front is there
 all: $(LIBRARIES) $(BUILD)/abode.pc $(if $(wildcard runtime/front/*.c),$(BUILD)/abode)
+	$(if $(OPENMP),,@echo 'note: $(CC) links no OpenMP: kernels/parallel.c works on one thread')
 units: $(TESTS)
 
 # ---- objects; `flags` changes when the way of compiling does, and everything is built anew
@@ -140,6 +141,9 @@ check-style:
 	@tests/check_style
 format:
 	clang-format-14 -i $(or $(FILES),$(shell git ls-files '*.c' '*.h' '*.cc'))
+tidy:
+	clang-tidy-14 --quiet $(or $(FILES),$(filter-out %_neon.c,$(LIB_SOURCES) $(CLI_SOURCES))) -- \
+		-std=gnu11 -D_GNU_SOURCE -march=native -Iruntime -Iinclude -I.
 check-cross:
 	@if command -v aarch64-linux-gnu-gcc >/dev/null; then \
 		$(MAKE) --no-print-directory CC=aarch64-linux-gnu-gcc BUILD=$(BUILD)-aarch64 kernel-objects; \
@@ -173,9 +177,7 @@ clean:
 include $(wildcard bench/bench.mk)
 $(BENCHES) $(BENCH_OBJECTS): | deps-bench
 
-FORCE:
-.SECONDARY:
-.PHONY: all units deps deps-check deps-bench deps-guest demo check check-long check-asan check-ubsan \
-	check-tsan check-guest check-style format check-cross kernel-objects bench scorecard install uninstall clean
+.PHONY: FORCE all units deps deps-check deps-bench deps-guest demo check check-long check-asan check-ubsan \
+	check-tsan check-guest check-style format tidy check-cross kernel-objects bench scorecard install uninstall clean
 -include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(HELP_OBJECTS:.o=.d) \
 	$(TEST_SOURCES:%.c=$(BUILD)/obj/%.d)
