@@ -177,6 +177,7 @@ clean:
 include $(wildcard bench/bench.mk)
 $(BENCHES) $(BENCH_OBJECTS): | deps-bench
 
+.PRECIOUS: $(BUILD)/obj/%.o
 .PHONY: FORCE all units deps deps-check deps-bench deps-guest demo check check-long check-asan check-ubsan \
 	check-tsan check-guest check-style format tidy check-cross kernel-objects bench scorecard install uninstall clean
 -include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(HELP_OBJECTS:.o=.d) \
