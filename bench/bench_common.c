@@ -200,7 +200,7 @@ void bench_say(const char *format, ...)
 }
 
 /* text as a JSON string, cut where it would not fit; the closing quote always does */
-static void json_string(char *ret, size_t capacity, const char *text)
+static void json_quote(char *ret, size_t capacity, const char *text)
 {
     size_t used = 0;
     ret[used++] = '"';
@@ -233,8 +233,8 @@ static void json_tail(const struct bench_run *run, const struct bench_card *card
                       size_t capacity)
 {
     char machine[512], commit[128], date[16];
-    json_string(machine, sizeof(machine), run->machine);
-    json_string(commit, sizeof(commit), run->commit);
+    json_quote(machine, sizeof(machine), run->machine);
+    json_quote(commit, sizeof(commit), run->commit);
     const time_t now = time(NULL);
     struct tm day;
     if (gmtime_r(&now, &day) == NULL || strftime(date, sizeof(date), "%Y-%m-%d", &day) == 0) {
@@ -282,8 +282,8 @@ int bench_report(const struct bench_run *run, const struct bench_card *card,
     const bool reached = goal_is_reached(card, value);
     char goal[64], what[512], notes[1024], tail[1024], line[LINE_MAX_BYTES];
     goal_text(card, goal, sizeof(goal));
-    json_string(what, sizeof(what), card->what);
-    json_string(notes, sizeof(notes), note == NULL ? "" : note);
+    json_quote(what, sizeof(what), card->what);
+    json_quote(notes, sizeof(notes), note == NULL ? "" : note);
     json_tail(run, card, tail, sizeof(tail));
     bench_say("%-12s %8.4g %s  (%.4g .. %.4g, %u rounds)  goal %s: %s  %s%s%s", card->id, value,
               card->unit, bench_series_min(series), bench_series_max(series), series->count, goal,
@@ -302,8 +302,8 @@ int bench_report_missing(const struct bench_run *run, const struct bench_card *c
 {
     char goal[64], what[512], reasons[1024], tail[1024], line[LINE_MAX_BYTES];
     goal_text(card, goal, sizeof(goal));
-    json_string(what, sizeof(what), card->what);
-    json_string(reasons, sizeof(reasons), reason);
+    json_quote(what, sizeof(what), card->what);
+    json_quote(reasons, sizeof(reasons), reason);
     json_tail(run, card, tail, sizeof(tail));
     bench_say("%-12s not measured: %s  (%s)", card->id, reason, card->what);
     (void)snprintf(line, sizeof(line),
