@@ -47,11 +47,13 @@ struct ab_entry { /* header of each entry; size is a multiple of 8, header inclu
 #define AB_ENTRY_SIZE_MAX (256u << 10)
 struct ab_store_client {
     void *context;
-    /* at open, in order; may call ab_store_slot_restore. negative: the store does not open */
-    int (*replay)(void *context, const struct ab_entry *entry);
+    /* inside ab_store_open, in order, in its thread; may call ab_store_slot_restore and
+     * ab_store_drop on `store`. negative: the store does not open */
+    int (*replay)(void *context, struct ab_store *store, const struct ab_entry *entry);
     /* committer thread: write the client's state from *cursor on (0 = start) into bytes, whole
-     * entries, at most capacity (>= AB_ENTRY_SIZE_MAX); move *cursor on, UINT64_MAX = all said. Returns the size. What it says must be state
-     * whose commit is done. */
+     * entries, at most capacity (>= AB_ENTRY_SIZE_MAX); move *cursor on, UINT64_MAX = all said.
+     * Returns the size. It says exactly the state whose commits are done: nothing that waits for
+     * its `done`, and nothing that a `done` with status 0 has ended. */
     int64_t (*checkpoint)(void *context, uint64_t *cursor, void *bytes, size_t capacity);
 };
 
@@ -67,6 +69,7 @@ struct ab_store_config {
     bool create, read_only;
     uint64_t group_bytes;    /* a group commit waits for at most so much ... 0 = 16 MiB */
     uint64_t group_wait_ns;  /* ... or so long; 0 = 2 ms. Nothing waits while the store is idle */
+    uint64_t journal_tail_min; /* no checkpoint before the journal is so long; 0 = 16 MiB */
     struct ab_store_client client;
 };
 /* Recovers: superblock, checkpoint, journal tail; reads no payload. -ABODE_ESTORE, -ABODE_EFORMAT,
@@ -109,8 +112,9 @@ struct ab_extent {
     uint32_t page_count;    /* header included */
 };
 /* Room for a header page and `pages` payload pages, contiguous in one segment, on a device near
- * `node` (-1: any) else striped. Never blocks. -ENOSPC the store is full; -EROFS all devices bad;
- * -EFBIG more than a segment holds. The segment cannot be recycled until the extent is published or abandoned, page by page. */
+ * `node` (-1: any) else striped. Never waits. -ENOSPC the store is full (or has only segments whose
+ * drops are being made durable: ask again); -EROFS all devices bad; -EFBIG more than a segment
+ * holds. The segment cannot be recycled until the extent is published or abandoned, page by page. */
 int ab_store_reserve(struct ab_store *store, enum ab_stream stream, int32_t node, uint32_t pages,
                      struct ab_extent *ret) AB_MUST_CHECK;
 uint32_t ab_store_extent_pages_max(const struct ab_store *store); /* payload pages of the largest */
@@ -120,7 +124,8 @@ void ab_store_publish(struct ab_store *store, struct ab_slot slot, uint32_t page
 void ab_store_abandon(struct ab_store *store, struct ab_slot slot, uint32_t pages);
 /* Live pages that no committed entry names any more. */
 void ab_store_drop(struct ab_store *store, struct ab_slot slot, uint32_t pages);
-/* Replay only: this slot is live. -ABODE_ECORRUPT: no such place. Dropped again by ab_store_drop. */
+/* Replay only: this slot is live. -ABODE_ECORRUPT: no such place, or its file is missing. Dropped
+ * again by ab_store_drop, also in replay. */
 int ab_store_slot_restore(struct ab_store *store, struct ab_slot slot, uint32_t pages,
                           uint32_t generation) AB_MUST_CHECK;
 
@@ -158,10 +163,12 @@ struct ab_commit { /* the caller's memory until done; done may free or reuse it 
     uint32_t segment_count;   /* whose payload the entries name */
     uint32_t segments[AB_COMMIT_SEGMENTS_MAX];
     const void *entries;      /* whole struct ab_entry's, at most AB_ENTRY_SIZE_MAX each */
-    size_t entries_size;      /* all of one commit are replayed, or none; at most 4 MiB; 0: only a barrier */
+    size_t entries_size;      /* replayed all or none; at most 4 MiB; 0: only a barrier */
     uint64_t payload_bytes;   /* towards group_bytes */
-    /* Committer thread, no lock held; status 0: the promise holds. else -errno: nothing was
-     * committed (a segment whose sync failed is suspect and takes no more; write elsewhere). */
+    /* Committer thread (a store opened read-only has none: the caller's own), no lock held; status
+     * 0: the promise holds. else -errno: nothing was committed (a segment whose sync failed is
+     * suspect and takes no more; write elsewhere). -ENOSPC: no room for the journal; commits that
+     * name no segments, such as deletes, still find some. */
     void (*done)(struct ab_commit *commit, int status);
     void *context;
     struct ab_list link; /* the store's */
