@@ -1,10 +1,11 @@
 /*
  * io.h - moving bytes between memory and files: one contract, three engines.
  *
- * An `ab_io` belongs to one service thread: every call is that thread's, but ab_io_wake(). Requests
- * are the caller's memory and stay put until ab_io_poll() returns them. A request of any size is
- * cut into pieces of at most 1 MiB; at most `depth` pieces are in flight. Requests of a lower
- * priority number start first (restores before spills); among equals first come, first served.
+ * An `ab_io` belongs to one service thread: every call is that thread's, ab_io_open() included (the
+ * kernel ties the ring to the thread that made it), but ab_io_wake(). Requests are the caller's
+ * memory and stay put until ab_io_poll() returns them. A request of any size is cut into pieces of
+ * at most 1 MiB; at most `depth` pieces are in flight. Requests of a lower priority number start
+ * first (restores before spills); among equals first come, first served.
  *
  * Every completion: short -> the rest is asked for; EINTR, EAGAIN -> bounded resubmits (io_uring:
  * then with IOSQE_ASYNC); other errors -> that request fails, the others go on. A read past the end
@@ -38,10 +39,10 @@ enum ab_io_priority { AB_IO_RESTORE = 0, AB_IO_SPILL, AB_IO_SCRUB, AB_IO_PRIORIT
 struct ab_io_request {
     enum ab_io_kind kind;
     enum ab_io_priority priority;
-    uint32_t file;        /* from ab_io_file_add */
-    int32_t status;       /* 0 or -errno, valid when polled */
-    void *address;        /* aligned as the file needs (O_DIRECT: 4 KiB) */
-    uint64_t bytes;       /* > 0 */
+    uint32_t file;  /* from ab_io_file_add */
+    int32_t status; /* 0 or -errno, valid when polled */
+    void *address;  /* aligned as the file needs (O_DIRECT: 4 KiB) */
+    uint64_t bytes; /* > 0 */
     uint64_t offset;
     uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
     void *user_data;
@@ -57,23 +58,24 @@ struct ab_io_config {
     const struct ab_log *log;
     const struct ab_topology *topology; /* may be NULL */
     int32_t node;                       /* of the owner; pool threads are bound to it; -1 none */
-    enum ab_io_engine engine;           /* AUTO: io_uring, else threads */
+    enum ab_io_engine engine;           /* AUTO: io_uring, else threads; others: that or an error */
     uint32_t depth;                     /* pieces in flight; 0 = 8 */
     uint32_t file_max;                  /* registered file table; 0 = 4,096 */
-    int probe_fd;                       /* a real 4 KiB read is tried on it; -1: a pipe-free self test
-                                           on a memfd */
+    int probe_fd;                       /* a real 4 KiB read is tried on it; -1: on /dev/zero */
 };
 struct ab_io_facts {
     enum ab_io_engine engine;
-    int engine_reason;          /* why not io_uring: -errno, 0 */
-    bool fixed_buffers;
-    int fixed_buffers_reason;   /* -errno of the first refused registration, 0 */
-    uint64_t memlock_needed;    /* bytes of RLIMIT_MEMLOCK that would have been enough; 0 */
+    int engine_reason;        /* why not io_uring: -errno, 0 */
+    bool fixed_buffers;       /* all added so far are registered */
+    int fixed_buffers_reason; /* -errno of the first refused registration, 0 */
+    /* bytes of RLIMIT_MEMLOCK that this one would have needed; 0: it was not short. The limit is
+     * per user: add those of all rings */
+    uint64_t memlock_needed;
     bool fixed_files;
-    uint32_t setup_flags;       /* IORING_SETUP_* that the ladder ended with */
+    uint32_t setup_flags; /* IORING_SETUP_* that the ladder ended with */
 };
 struct ab_io_counters { /* the owner's, since open */
-    uint64_t submits;       /* io_uring_enter calls, or pread/pwrite calls */
+    uint64_t submits;   /* io_uring_enter calls, or pread/pwrite calls */
     uint64_t pieces, bytes_read, bytes_written, retries, shorts, errors;
 };
 
@@ -94,7 +96,9 @@ void ab_io_buffer_remove(struct ab_io *io, void *base);
 /* Queue requests; they start now or at the next poll. Never fails: errors are in status. */
 void ab_io_submit(struct ab_io *io, struct ab_io_request *const *requests, uint32_t count);
 /* Start what can start, wait for at least one finished request, a wake or the timeout (0: none,
- * negative: no end); returns how many were written to ret. 0 is a wake or a timeout. */
+ * negative: no end); returns how many were written to ret. 0 is a wake or a timeout. What takes the
+ * place of finished requests may stay unsubmitted until the next call, as long as the device has as
+ * much again to do: call again within about a millisecond while requests are in flight. */
 uint32_t ab_io_poll(struct ab_io *io, struct ab_io_request **ret, uint32_t capacity,
                     int64_t timeout_ns);
 void ab_io_cancel(struct ab_io *io, struct ab_io_request *request);
