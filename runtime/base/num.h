@@ -55,6 +55,12 @@ static inline uint64_t ab_align_down(uint64_t value, uint64_t alignment)
     return value & ~(alignment - 1);
 }
 
+/* any unit > 0 */
+static inline uint64_t ab_align_down_any(uint64_t value, uint64_t unit)
+{
+    return value - value % unit;
+}
+
 static inline uint64_t ab_div_up(uint64_t value, uint64_t divisor)
 {
     return value / divisor + (value % divisor != 0);

@@ -1,0 +1,532 @@
+/*
+ * report.c - what there is and where it is: support, statistics, machine, placement, flush.
+ *
+ * A placement is called verified only when the kernel confirmed it in this call: move_pages for
+ * memory, FIEMAP for the store's files.
+ */
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "front/front.h"
+#include "kv/persist.h"
+
+static uint64_t load(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* ---- support ---- */
+
+static const char *const ENGINES[] = {"auto", "io_uring", "threads", "sync"};
+
+static void support_io(struct abode *runtime, struct abode_support *ret)
+{
+    if (runtime->kv->transfer == NULL) {
+        return;
+    }
+    struct ab_io_facts facts = ab_transfer_facts(runtime->kv->transfer);
+    ret->io_engine = (int32_t)facts.engine;
+    ret->io_engine_reason = facts.engine_reason;
+    ret->fixed_buffers = facts.fixed_buffers;
+    ret->fixed_buffers_reason = facts.fixed_buffers_reason;
+    const char *mend = facts.engine_reason == 0 ? ""
+                       : facts.engine_reason == -EPERM || facts.engine_reason == -EACCES
+                           ? ": allow io_uring in the container's seccomp profile and set "
+                             "kernel.io_uring_disabled=0"
+                           : ": needs Linux 5.19 or later";
+    (void)snprintf(runtime->texts[0], AB_SUPPORT_TEXT_MAX, "%s%s%s%s", ENGINES[facts.engine],
+                   facts.engine_reason != 0 ? ", io_uring refused: " : "",
+                   facts.engine_reason != 0 ? abode_strerror(facts.engine_reason) : "", mend);
+    if (facts.fixed_buffers) {
+        (void)snprintf(runtime->texts[1], AB_SUPPORT_TEXT_MAX, "buffers are registered");
+    } else if (facts.fixed_buffers_reason == 0) {
+        (void)snprintf(runtime->texts[1], AB_SUPPORT_TEXT_MAX,
+                       "not registered: nothing to register yet, or not this engine");
+    } else {
+        (void)snprintf(runtime->texts[1], AB_SUPPORT_TEXT_MAX,
+                       "not registered: %s: raise RLIMIT_MEMLOCK to %llu bytes (ulimit -l)",
+                       abode_strerror(facts.fixed_buffers_reason),
+                       (unsigned long long)facts.memlock_needed);
+    }
+}
+
+static void support_direct(struct abode *runtime, struct abode_support *ret)
+{
+    (void)snprintf(runtime->texts[2], AB_SUPPORT_TEXT_MAX, "no store");
+    ret->direct_io = runtime->store != NULL;
+    for (uint32_t i = 0; runtime->store != NULL && i < ab_store_device_count(runtime->store); i++) {
+        struct ab_store_device device = ab_store_device(runtime->store, i);
+        if (!device.direct_io) {
+            ret->direct_io = 0;
+            ret->direct_io_reason = device.direct_io_reason;
+            (void)snprintf(runtime->texts[2], AB_SUPPORT_TEXT_MAX,
+                           "buffered I/O on %.160s: no O_DIRECT (%s): use ext4, XFS or a block "
+                           "device",
+                           device.path, abode_strerror(device.direct_io_reason));
+            return;
+        }
+        (void)snprintf(runtime->texts[2], AB_SUPPORT_TEXT_MAX, "O_DIRECT on every directory");
+    }
+}
+
+static void support_memory(struct abode *runtime, struct abode_support *ret)
+{
+    const struct ab_space_facts *facts = NULL;
+    ab_lock_take(&runtime->kv->lock);
+    for (uint32_t m = 0; m < AB_MODELS_MAX && facts == NULL; m++) {
+        if (runtime->kv->models[m].declared) {
+            facts = ab_frames_facts(runtime->kv->models[m].components[0].frames);
+        }
+    }
+    ab_lock_drop(&runtime->kv->lock);
+    if (facts == NULL) {
+        (void)snprintf(runtime->texts[3], AB_SUPPORT_TEXT_MAX, "no model declared yet");
+        (void)snprintf(runtime->texts[4], AB_SUPPORT_TEXT_MAX, "no model declared yet");
+        return;
+    }
+    ret->node_binding = (int32_t)facts->binding;
+    ret->node_binding_reason = facts->binding_reason;
+    ret->huge_pages = (int32_t)facts->huge;
+    ret->huge_pages_reason = facts->huge_reason;
+    const char *binding = facts->binding == AB_BINDING_MBIND   ? "bound by mbind"
+                          : facts->binding == AB_BINDING_TOUCH ? "placed by first touch"
+                                                               : "not bound";
+    (void)snprintf(runtime->texts[3], AB_SUPPORT_TEXT_MAX, "%s%s%s%s%s", binding,
+                   facts->verified ? ", verified by move_pages" : ", not verified",
+                   facts->binding_reason != 0 ? ": mbind refused: " : "",
+                   facts->binding_reason != 0 ? abode_strerror(facts->binding_reason) : "",
+                   facts->binding_reason == -EPERM
+                       ? ": give the container CAP_SYS_NICE (docker --cap-add SYS_NICE)"
+                       : "");
+    const char *huge = facts->huge == AB_HUGE_TLB   ? "hugetlb pages"
+                       : facts->huge == AB_HUGE_THP ? "transparent huge pages"
+                                                    : "4 KiB pages";
+    (void)snprintf(runtime->texts[4], AB_SUPPORT_TEXT_MAX, "%s, %llu MiB really huge%s%s%s", huge,
+                   (unsigned long long)(facts->huge_bytes >> 20),
+                   facts->huge_reason != 0 ? "; not more: " : "",
+                   facts->huge_reason != 0 ? abode_strerror(facts->huge_reason) : "",
+                   facts->huge_reason != 0
+                       ? ": echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
+                       : "");
+}
+
+int abode_support_get(const struct abode *constant, struct abode_support *ret)
+{
+    struct abode *runtime = (struct abode *)constant; /* texts are made anew under the lock */
+    if (runtime == NULL || ret == NULL) {
+        return -EINVAL;
+    }
+    *ret = (struct abode_support){.struct_size = sizeof(*ret)};
+    ab_lock_take(&runtime->lock);
+    (void)snprintf(runtime->texts[0], AB_SUPPORT_TEXT_MAX, "none: opened read-only");
+    (void)snprintf(runtime->texts[1], AB_SUPPORT_TEXT_MAX, "none: opened read-only");
+    support_io(runtime, ret);
+    support_direct(runtime, ret);
+    support_memory(runtime, ret);
+    ab_lock_drop(&runtime->lock);
+    ret->io_engine_text = runtime->texts[0];
+    ret->fixed_buffers_text = runtime->texts[1];
+    ret->direct_io_text = runtime->texts[2];
+    ret->node_binding_text = runtime->texts[3];
+    ret->huge_pages_text = runtime->texts[4];
+    return 0;
+}
+
+/* ---- statistics ---- */
+
+static void stats_frames(struct ab_kv *kv, struct abode_stats *ret)
+{
+    for (uint32_t m = 0; m < AB_MODELS_MAX; m++) {
+        const struct ab_model *model = &kv->models[m];
+        for (uint32_t c = 0; model->declared && c < model->component_count; c++) {
+            const struct ab_component *component = &model->components[c];
+            for (uint32_t n = 0; n < ret->node_count; n++) {
+                ret->frames_total += ab_frames_total(component->frames, n);
+                ret->frames_free += ab_frames_free(component->frames, n);
+            }
+            for (uint32_t f = 0; f < ab_frames_capacity(component->frames); f++) {
+                ret->blocks_pinned +=
+                    component->infos[f].state != AB_FRAME_FREE && component->infos[f].pins > 0;
+            }
+        }
+    }
+    ret->blocks_resident = ret->frames_total - ret->frames_free;
+}
+
+int abode_stats_get(const struct abode *runtime, struct abode_stats *ret)
+{
+    if (runtime == NULL || ret == NULL) {
+        return -EINVAL;
+    }
+    struct ab_kv *kv = runtime->kv;
+    *ret = (struct abode_stats){.struct_size = sizeof(*ret),
+                                .node_count = ab_topology_node_count(runtime->topology)};
+    ab_lock_take(&kv->lock);
+    ret->session_count = kv->session_used;
+    ret->blocks_stored = kv->block_stored;
+    stats_frames(kv, ret);
+    ret->metadata_bytes = ab_kv_metadata_bytes(kv);
+    ab_lock_drop(&kv->lock);
+    const struct ab_counters *counters = &kv->counters;
+    ret->bytes_accepted = load(&counters->bytes_accepted);
+    ret->bytes_spilled = load(&counters->bytes_spilled);
+    ret->bytes_restored = load(&counters->bytes_restored);
+    ret->checksum_failures = load(&counters->checksum_failures);
+    ret->io_errors = load(&counters->io_errors);
+    ret->blocks_evicted = load(&counters->blocks_evicted);
+    ret->sessions_dropped = load(&counters->sessions_dropped);
+    ret->remote_attach_bytes = load(&counters->remote_bytes);
+    if (runtime->store != NULL) {
+        struct ab_store_stats store = ab_store_stats(runtime->store);
+        ret->device_count = ab_store_device_count(runtime->store);
+        ret->bytes_written = ret->bytes_spilled + load(&counters->bytes_headers) +
+                             store.journal_bytes + store.checkpoint_bytes;
+        ret->bytes_prepared = store.prepared_bytes;
+        ret->store_bytes_total = store.pages_total * AB_PAGE;
+        ret->store_bytes_live = store.pages_live * AB_PAGE;
+        ret->store_bytes_free = store.segments_free * ab_store_segment_bytes(runtime->store);
+        ret->metadata_bytes += store.metadata_bytes;
+    }
+    return 0;
+}
+
+/* ---- machine ---- */
+
+int abode_machine_node_get(struct abode *runtime, uint32_t index, struct abode_node_info *ret)
+{
+    if (runtime == NULL || ret == NULL) {
+        return -EINVAL;
+    }
+    if (index >= ab_topology_node_count(runtime->topology)) {
+        return -ENOENT;
+    }
+    const struct ab_node *node = ab_topology_node(runtime->topology, index);
+    *ret = (struct abode_node_info){.struct_size = sizeof(*ret),
+                                    .os_index = node->os_index,
+                                    .cpu_count = node->cpu_count,
+                                    .bytes_total = node->bytes};
+    struct ab_kv *kv = runtime->kv;
+    ab_lock_take(&kv->lock);
+    for (uint32_t m = 0; m < AB_MODELS_MAX; m++) {
+        for (uint32_t c = 0; kv->models[m].declared && c < kv->models[m].component_count; c++) {
+            const struct ab_frames *frames = kv->models[m].components[c].frames;
+            ret->frame_bytes += ab_frames_total(frames, index) * ab_frames_stride(frames);
+            ret->frame_bytes_free += ab_frames_free(frames, index) * ab_frames_stride(frames);
+        }
+    }
+    ab_lock_drop(&kv->lock);
+    return 0;
+}
+
+int abode_machine_device_get(struct abode *runtime, uint32_t index, struct abode_device_info *ret)
+{
+    if (runtime == NULL || ret == NULL) {
+        return -EINVAL;
+    }
+    if (runtime->store == NULL || index >= ab_store_device_count(runtime->store)) {
+        return -ENOENT;
+    }
+    struct ab_store_device device = ab_store_device(runtime->store, index);
+    *ret = (struct abode_device_info){.struct_size = sizeof(*ret), .node = device.node};
+    ret->bytes_total = device.bytes_total;
+    ret->bytes_used = device.bytes_live;
+    (void)snprintf(ret->path, sizeof(ret->path), "%s", device.path);
+    (void)snprintf(ret->name, sizeof(ret->name), "?");
+    if (device.device >= 0) {
+        const struct ab_device *disk =
+            ab_topology_device(runtime->topology, (uint32_t)device.device);
+        (void)snprintf(ret->name, sizeof(ret->name), "%s", disk->name);
+        (void)snprintf(ret->pci, sizeof(ret->pci), "%s", disk->pci);
+    }
+    return 0;
+}
+
+/* ---- placement ---- */
+
+struct range {
+    const unsigned char *base; /* NULL: in the store */
+    uint64_t bytes;
+    uint32_t node, segment;
+};
+
+struct ranges {
+    struct range *items;
+    uint32_t count, capacity;
+};
+
+static void range_add(struct ab_kv *kv, struct ranges *ranges, uint32_t index)
+{
+    if (index == AB_INDEX_NONE) {
+        return;
+    }
+    const struct ab_block *block = &kv->blocks[index];
+    const struct ab_component *component = ab_component_of(kv, block);
+    if (block->frame != AB_INDEX_NONE && ranges->count < ranges->capacity) {
+        ranges->items[ranges->count++] = (struct range){
+            .base = ab_block_address(kv, block),
+            .bytes = block->bytes,
+            .node = ab_frame_node(block->frame, ab_frames_per_node(component->frames))};
+    }
+    if (ab_block_is_stored(block) && ranges->count < ranges->capacity) {
+        ranges->items[ranges->count++] =
+            (struct range){.bytes = block->bytes, .segment = block->segment};
+    }
+}
+
+static uint32_t session_blocks(const struct ab_kv *kv, const struct ab_session *session)
+{
+    const struct ab_model *model = &kv->models[session->model];
+    return session->row_count * model->row_component_count +
+           session->point_count * model->component_count;
+}
+
+static void session_ranges(struct ab_kv *kv, const struct ab_session *session,
+                           struct ranges *ranges)
+{
+    const struct ab_model *model = &kv->models[session->model];
+    for (uint32_t c = 0; c < model->component_count; c++) {
+        if (!ab_component_has_rows(&model->components[c])) {
+            for (uint32_t i = 0; i < session->point_count; i++) {
+                range_add(kv, ranges, session->points[i].blocks[c]);
+            }
+            continue;
+        }
+        const uint32_t *rows = ab_session_rows(kv, session, c);
+        for (uint32_t row = session->row_first[c]; row < session->row_count; row++) {
+            range_add(kv, ranges, rows[row]);
+        }
+    }
+}
+
+static struct abode_place *place_of(struct abode_placement *ret, uint32_t tier, int32_t node,
+                                    uint32_t device)
+{
+    for (uint32_t i = 0; i < ret->place_count; i++) {
+        struct abode_place *place = &ret->places[i];
+        if (place->tier == tier && place->node == node && place->device == device) {
+            return place;
+        }
+    }
+    if (ret->place_count == ABODE_PLACES_MAX) {
+        return NULL;
+    }
+    struct abode_place *place = &ret->places[ret->place_count++];
+    *place = (struct abode_place){.tier = tier, .node = node, .device = device, .verified = 1};
+    return place;
+}
+
+static void place_memory(struct abode *runtime, struct abode_placement *ret,
+                         const struct range *range)
+{
+    struct abode_place *place = place_of(ret, ABODE_TIER_MEMORY, (int32_t)range->node, 0);
+    if (place == NULL) {
+        return;
+    }
+    struct ab_space_check check = {.pages_absent = 0};
+    int status =
+        ab_space_check_range(runtime->os, runtime->topology, range->base, range->bytes, &check);
+    uint64_t pages = ab_pages(range->bytes);
+    uint64_t here = status == 0 ? check.pages_here[range->node] : 0;
+    place->bytes += range->bytes;
+    place->pages_elsewhere += status == 0 ? pages - AB_MIN(here, pages) - check.pages_unknown : 0;
+    place->verified &= status == 0 && here >= pages;
+}
+
+/* Does the kernel map all of this file to extents of the device? */
+static bool file_is_mapped(struct abode *runtime, uint32_t segment)
+{
+    enum { EXTENTS = 64, ROUNDS = 256 };
+    union {
+        struct fiemap map;
+        uint8_t bytes[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
+    } query;
+    int fd = ab_store_segment_fd(runtime->store, segment);
+    uint64_t size = ab_store_segment_bytes(runtime->store), at = 0;
+    for (uint32_t round = 0; fd >= 0 && round < ROUNDS && at < size; round++) {
+        memset(&query, 0, sizeof(query));
+        query.map.fm_start = at;
+        query.map.fm_length = size - at;
+        query.map.fm_extent_count = EXTENTS;
+        if (runtime->os->ioctl(runtime->os, fd, FS_IOC_FIEMAP, &query.map) < 0 ||
+            query.map.fm_mapped_extents == 0) {
+            return false;
+        }
+        for (uint32_t i = 0; i < query.map.fm_mapped_extents; i++) {
+            const struct fiemap_extent *extent = &query.map.fm_extents[i];
+            if (extent->fe_logical > at ||
+                (extent->fe_flags & (FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC)) != 0) {
+                return false;
+            }
+            at = extent->fe_logical + extent->fe_length;
+        }
+    }
+    return at >= size;
+}
+
+static void place_store(struct abode *runtime, struct abode_placement *ret,
+                        const struct range *range, uint32_t *last_segment, bool *last_mapped)
+{
+    uint32_t index = ab_store_slot_device(runtime->store, range->segment);
+    struct ab_store_device device = ab_store_device(runtime->store, index);
+    struct abode_place *place = place_of(ret, ABODE_TIER_STORE, device.node, index);
+    if (place == NULL) {
+        return;
+    }
+    if (*last_segment != range->segment) { /* rows in order mostly share their segment */
+        *last_segment = range->segment;
+        *last_mapped = file_is_mapped(runtime, range->segment);
+    }
+    place->bytes += range->bytes;
+    place->verified &= *last_mapped;
+}
+
+int abode_session_placement(struct abode *runtime, struct abode_session handle,
+                            struct abode_placement *ret)
+{
+    if (runtime == NULL || ret == NULL) {
+        return -EINVAL;
+    }
+    struct ab_kv *kv = runtime->kv;
+    ab_lock_take(&kv->lock);
+    const struct ab_session *session = ab_session_get(kv, handle);
+    uint32_t capacity = session == NULL ? 0 : 2 * session_blocks(kv, session) + 1;
+    ab_lock_drop(&kv->lock);
+    if (capacity == 0) {
+        return -ABODE_ESTALE;
+    }
+    struct ranges ranges = {.capacity = capacity};
+    ranges.items = ab_os_alloc_array(runtime->os, capacity, sizeof(*ranges.items));
+    if (ranges.items == NULL) {
+        return -ENOMEM;
+    }
+    *ret = (struct abode_placement){.struct_size = sizeof(*ret)};
+    ab_lock_take(&kv->lock);
+    session = ab_session_get(kv, handle);
+    if (session != NULL) {
+        ret->home_node = session->home_node;
+        session_ranges(kv, session, &ranges);
+    }
+    ab_lock_drop(&kv->lock);
+    uint32_t last_segment = AB_INDEX_NONE;
+    bool last_mapped = false;
+    for (uint32_t i = 0; i < ranges.count; i++) {
+        if (ranges.items[i].base != NULL) {
+            place_memory(runtime, ret, &ranges.items[i]);
+        } else {
+            place_store(runtime, ret, &ranges.items[i], &last_segment, &last_mapped);
+        }
+    }
+    runtime->os->free(runtime->os, ranges.items);
+    return session == NULL ? -ABODE_ESTALE : 0;
+}
+
+/* ---- flush ---- */
+
+struct flush {
+    _Atomic int state; /* 1: waiting, <= 0: the commit's status */
+};
+
+static void flush_done(struct ab_record *record, int status)
+{
+    struct flush *flush = record->context;
+    atomic_store(&flush->state, status);
+}
+
+/* Sessions whose promise is not kept yet (a detach failed): once more. */
+static uint32_t flush_sessions(struct ab_kv *kv)
+{
+    uint32_t started = 0;
+    ab_lock_take(&kv->lock);
+    for (uint32_t i = 0; i < kv->session_high; i++) {
+        struct ab_session *session = &kv->sessions[i];
+        if (session->state != AB_SESSION_DETACHED || session->task != NULL ||
+            session->durability <= ABODE_MEM ||
+            (session->stored_tokens == session->token_count && !session->note_dirty &&
+             !ab_session_is_dirty(kv, session))) {
+            continue;
+        }
+        struct ab_task *task = ab_task_own_new(kv, AB_TASK_DETACH);
+        if (task == NULL) {
+            break; /* the rest in the next round */
+        }
+        task->session = i;
+        task->generation = session->generation;
+        task->model = session->model;
+        task->node = session->home_node;
+        task->promise = (enum ab_promise)session->durability;
+        session->task = task;
+        ab_task_start(task);
+        started++;
+    }
+    ab_lock_drop(&kv->lock);
+    return started;
+}
+
+static bool is_busy(struct ab_kv *kv)
+{
+    ab_lock_take(&kv->lock);
+    bool busy = !ab_list_is_empty(&kv->transfer->active);
+    ab_lock_drop(&kv->lock);
+    return busy;
+}
+
+#define FLUSH_ROUNDS_MAX 64
+#define FLUSH_NAP_NS (200ll * 1000)
+
+static int barrier_wait(struct abode *runtime, uint64_t end)
+{
+    struct ab_kv *kv = runtime->kv;
+    struct ab_record *record = ab_record_new(kv);
+    struct flush *flush = runtime->os->alloc(runtime->os, sizeof(*flush), 64);
+    if (record == NULL || flush == NULL) {
+        if (record != NULL) {
+            ab_record_free(record);
+        }
+        runtime->os->free(runtime->os, flush);
+        return -ENOMEM;
+    }
+    atomic_store(&flush->state, 1);
+    record->done = flush_done;
+    record->context = flush;
+    ab_lock_take(&kv->lock);
+    ab_record_submit(record, AB_PROMISE_DURABLE);
+    ab_lock_drop(&kv->lock);
+    while (atomic_load(&flush->state) > 0) {
+        if (end != 0 && runtime->os->clock_ns(runtime->os) > end) {
+            return -ETIMEDOUT; /* `flush` stays until the device answers: the record points to it */
+        }
+        (void)runtime->os->poll(runtime->os, -1, 0, FLUSH_NAP_NS);
+    }
+    int status = atomic_load(&flush->state);
+    runtime->os->free(runtime->os, flush);
+    return status;
+}
+
+int abode_flush(struct abode *runtime, int64_t timeout_ns)
+{
+    struct ab_poison *before;
+    int status = ab_enter(runtime, &before);
+    if (status != 0 || runtime->store == NULL || runtime->kv->read_only) {
+        return status != 0 ? status : ab_leave(runtime, before, 0);
+    }
+    uint64_t end = 0;
+    if (timeout_ns >= 0) {
+        end = runtime->os->clock_ns(runtime->os) + (uint64_t)timeout_ns;
+    }
+    uint32_t started = flush_sessions(runtime->kv);
+    for (uint32_t round = 0; status == 0 && (started > 0 || is_busy(runtime->kv));) {
+        if (end != 0 && runtime->os->clock_ns(runtime->os) > end) {
+            status = -ETIMEDOUT;
+        }
+        (void)runtime->os->poll(runtime->os, -1, 0, FLUSH_NAP_NS);
+        bool more = !is_busy(runtime->kv) && started > 0 && ++round < FLUSH_ROUNDS_MAX;
+        started = more ? flush_sessions(runtime->kv) : is_busy(runtime->kv) ? started : 0;
+    }
+    if (status == 0) {
+        status = barrier_wait(runtime, end);
+    }
+    return ab_leave(runtime, before, status);
+}

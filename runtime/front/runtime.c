@@ -1,0 +1,184 @@
+/*
+ * runtime.c - abode_open and abode_close: layers in order, and back.
+ */
+#include <string.h>
+
+#include "base/num.h"
+#include "front/front.h"
+
+static int store_open(struct abode *runtime, const struct abode_config *config)
+{
+    struct ab_store_config store = {.os = runtime->os,
+                                    .log = &runtime->log,
+                                    .topology = runtime->topology,
+                                    .paths = config->store_paths,
+                                    .path_count = config->store_path_count,
+                                    .segment_bytes = config->segment_bytes,
+                                    .bytes_max = config->store_bytes_max,
+                                    .create = (config->flags & ABODE_CREATE) != 0,
+                                    .read_only = (config->flags & ABODE_READ_ONLY) != 0,
+                                    .client = {.context = runtime->kv,
+                                               .replay = ab_persist_replay,
+                                               .checkpoint = ab_persist_checkpoint}};
+    int status = ab_store_open(&store, &runtime->store);
+    if (status != 0) {
+        runtime->kv->store = NULL; /* replay may have set it */
+        return status;
+    }
+    runtime->kv->store = runtime->store;
+    return ab_persist_recovered(runtime->kv);
+}
+
+static int paths_copy(struct abode *runtime)
+{
+    for (uint32_t i = 0; i < runtime->config.store_path_count; i++) {
+        const char *path = runtime->config.store_paths[i];
+        size_t size = strlen(path) + 1;
+        runtime->paths[i] = runtime->os->alloc(runtime->os, size, 8);
+        if (runtime->paths[i] == NULL) {
+            return -ENOMEM;
+        }
+        memcpy(runtime->paths[i], path, size);
+    }
+    runtime->config.store_paths = (const char *const *)runtime->paths;
+    return 0;
+}
+
+static void runtime_free(struct abode *runtime)
+{
+    for (uint32_t i = 0; i < AB_STORE_DEVICES_MAX; i++) {
+        runtime->os->free(runtime->os, runtime->paths[i]);
+    }
+    ab_lock_destroy(&runtime->lock);
+    runtime->os->free(runtime->os, runtime);
+}
+
+static int kv_open(struct abode *runtime)
+{
+    struct ab_kv_config kv = {.os = runtime->os,
+                              .log = &runtime->log,
+                              .topology = runtime->topology,
+                              .poison = &runtime->poison,
+                              .config = &runtime->config,
+                              .block_max = runtime->config.block_count_max};
+    return ab_kv_open(&kv, &runtime->kv);
+}
+
+static int layers_open(struct abode *runtime)
+{
+    const struct abode_config *config = &runtime->config;
+    int status = ab_topology_open(runtime->os, &runtime->log, config->topology, &runtime->topology);
+    if (status == 0) {
+        status = ab_config_fit(runtime->topology, &runtime->log, &runtime->config);
+    }
+    if (status == 0) {
+        status = kv_open(runtime);
+    }
+    if (status == 0 && config->store_path_count > 0) {
+        status = store_open(runtime, config);
+    }
+    if (status == 0 && (config->flags & ABODE_READ_ONLY) == 0) {
+        status = ab_transfer_open(runtime->kv, config, &runtime->kv->transfer);
+    }
+    return status;
+}
+
+/* The store first: its committer calls back into kv. Services end before, so that nothing new comes. */
+static void layers_close(struct abode *runtime)
+{
+    if (runtime->kv != NULL) {
+        ab_models_close(runtime->kv); /* rings forget the frames */
+        if (runtime->kv->transfer != NULL) {
+            ab_transfer_close(runtime->kv->transfer);
+            runtime->kv->transfer = NULL;
+        }
+    }
+    ab_store_close(runtime->store);
+    ab_kv_close(runtime->kv);
+    ab_topology_close(runtime->topology);
+}
+
+int ab_open_with_os(const struct abode_config *config, const struct ab_os *os, struct abode **ret)
+{
+    if (ret == NULL) {
+        return -EINVAL;
+    }
+    struct abode *runtime = os->alloc(os, sizeof(*runtime), 64);
+    if (runtime == NULL) {
+        return -ENOMEM;
+    }
+    runtime->os = os;
+    int status = ab_config_take(config, &runtime->config);
+    if (status != 0) {
+        os->free(os, runtime);
+        return status;
+    }
+    runtime->log = (struct ab_log){runtime->config.log, runtime->config.log_context};
+    status = ab_lock_init(&runtime->lock, AB_RANK_RUNTIME, "runtime");
+    if (status != 0) {
+        os->free(os, runtime);
+        return status;
+    }
+    struct ab_poison *before = ab_poison_enter(&runtime->poison);
+    status = paths_copy(runtime);
+    if (status == 0) {
+        status = layers_open(runtime);
+    }
+    if (status == 0 && ab_poisoned(&runtime->poison)) {
+        status = -ENOTRECOVERABLE;
+    }
+    if (status != 0) {
+        layers_close(runtime);
+    }
+    (void)ab_poison_enter(before);
+    if (status != 0) {
+        runtime_free(runtime);
+        return status;
+    }
+    *ret = runtime;
+    return 0;
+}
+
+int abode_open(const struct abode_config *config, struct abode **ret)
+{
+    return ab_open_with_os(config, ab_os_default(), ret);
+}
+
+#define CLOSE_WAIT_NS \
+    (10ll * 1000 * 1000 * 1000) /* own spills end in milliseconds; a dead disk not */
+
+static bool has_work(struct ab_kv *kv)
+{
+    ab_lock_take(&kv->lock);
+    bool busy = kv->transfer != NULL &&
+                (!ab_list_is_empty(&kv->transfer->active) || kv->transfer->in_flight > 0);
+    ab_lock_drop(&kv->lock);
+    return busy;
+}
+
+int abode_close(struct abode *runtime)
+{
+    struct ab_poison *before;
+    if (runtime == NULL) {
+        return -EINVAL;
+    }
+    ab_lock_take(&runtime->kv->lock);
+    bool queues = runtime->kv->queue_count > 0;
+    ab_lock_drop(&runtime->kv->lock);
+    if (queues) {
+        return -EBUSY;
+    }
+    before = ab_poison_enter(&runtime->poison);
+    uint64_t end = runtime->os->clock_ns(runtime->os) + CLOSE_WAIT_NS;
+    while (has_work(runtime->kv) && !ab_poisoned(&runtime->poison)) {
+        if (runtime->os->clock_ns(runtime->os) > end) {
+            (void)ab_poison_enter(before);
+            return -EBUSY; /* a device does not answer: ask again, nothing is lost */
+        }
+        (void)runtime->os->poll(runtime->os, -1, 0, 1000 * 1000);
+    }
+    layers_close(runtime);
+    (void)ab_poison_enter(before);
+    runtime_free(runtime);
+    return 0;
+}

@@ -1,0 +1,245 @@
+/*
+ * verify_store.c - abode_verify: read every stored block, in the order of the disk, and check it.
+ *
+ * Works on a runtime of its own or beside the writer of the store (ABODE_READ_ONLY): there, a block
+ * that does not match may have been dropped or moved since the journal was read, so the bad ones are
+ * looked up in the journal as it is now, and read once more, before they are called damaged.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "front/front.h"
+
+struct place {
+    uint32_t segment, block;
+    uint16_t page;
+};
+
+struct walk {
+    struct abode *runtime;
+    struct place *places;
+    uint32_t count;
+    unsigned char *buffer;
+    uint64_t buffer_bytes, bytes_total;
+    struct abode_verify_report report;
+};
+
+static int by_place(const void *a, const void *b)
+{
+    const struct place *x = a, *y = b;
+    if (x->segment != y->segment) {
+        return x->segment < y->segment ? -1 : 1;
+    }
+    return x->page < y->page ? -1 : x->page > y->page;
+}
+
+static int places_get(struct walk *walk)
+{
+    struct ab_kv *kv = walk->runtime->kv;
+    ab_lock_take(&kv->lock);
+    uint32_t capacity = kv->block_stored, high = kv->block_high;
+    ab_lock_drop(&kv->lock);
+    walk->places = ab_os_alloc_array(kv->os, capacity + 1ull, sizeof(*walk->places));
+    if (walk->places == NULL) {
+        return -ENOMEM;
+    }
+    enum { HOLD = 4096 }; /* blocks looked at per hold of the lock */
+    for (uint32_t from = 0; from < high; from += HOLD) {
+        ab_lock_take(&kv->lock);
+        for (uint32_t i = from; i < AB_MIN(from + HOLD, high) && walk->count < capacity; i++) {
+            const struct ab_block *block = &kv->blocks[i];
+            if ((block->flags & AB_BLOCK_USED) != 0 && ab_block_is_stored(block)) {
+                walk->places[walk->count++] = (struct place){block->segment, i, block->page};
+                uint64_t padded = ab_align_up(block->bytes, AB_PAGE);
+                walk->bytes_total += block->bytes;
+                walk->buffer_bytes = AB_MAX(walk->buffer_bytes, padded);
+            }
+        }
+        ab_lock_drop(&kv->lock);
+    }
+    qsort(walk->places, walk->count, sizeof(*walk->places), by_place);
+    walk->buffer = kv->os->alloc(kv->os, AB_MAX(walk->buffer_bytes, (uint64_t)AB_PAGE), AB_PAGE);
+    return walk->buffer == NULL ? -ENOMEM : 0;
+}
+
+struct target {
+    struct ab_slot slot;
+    uint32_t generation, bytes;
+    uint64_t checksum;
+};
+
+/* false: the block is not at this place any more */
+static bool target_get(struct ab_kv *kv, const struct place *place, struct target *ret)
+{
+    ab_lock_take(&kv->lock);
+    const struct ab_block *block = &kv->blocks[place->block];
+    bool same = (block->flags & AB_BLOCK_USED) != 0 && block->segment == place->segment &&
+                block->page == place->page;
+    if (same) {
+        *ret = (struct target){.slot = ab_block_slot(block),
+                               .generation = ab_store_generation(kv->store, block->segment),
+                               .bytes = block->bytes,
+                               .checksum = block->checksum};
+    }
+    ab_lock_drop(&kv->lock);
+    return same;
+}
+
+static int target_read(struct walk *walk, const struct target *target)
+{
+    struct ab_kv *kv = walk->runtime->kv;
+    uint64_t padded = ab_align_up(target->bytes, AB_PAGE);
+    if (padded > walk->buffer_bytes) {
+        return -EAGAIN;
+    }
+    int fd = ab_store_segment_fd(kv->store, target->slot.segment);
+    if (fd < 0) {
+        return fd;
+    }
+    int64_t got =
+        ab_os_read_all(kv->os, fd, walk->buffer, padded, (uint64_t)target->slot.page * AB_PAGE);
+    if (got != (int64_t)padded) {
+        return got < 0 ? (int)got : -EIO;
+    }
+    uint64_t hash[2];
+    kv->kernels->checksum(walk->buffer, target->bytes,
+                          ab_store_seed(kv->store, target->slot, target->generation), hash);
+    return hash[0] == target->checksum ? 0 : -ABODE_ECORRUPT;
+}
+
+/* the first session that names the block, and which tokens it is of */
+static void damage_owner(struct ab_kv *kv, uint32_t block, struct abode_damage *damage)
+{
+    ab_lock_take(&kv->lock);
+    for (uint32_t i = 0; i < kv->session_high; i++) {
+        const struct ab_session *session = &kv->sessions[i];
+        const struct ab_model *model = &kv->models[session->model];
+        for (uint32_t c = 0; session->state != AB_SESSION_FREE && c < model->component_count; c++) {
+            if (!ab_component_has_rows(&model->components[c])) {
+                for (uint32_t p = 0; p < session->point_count; p++) {
+                    if (session->points[p].blocks[c] == block) {
+                        damage->session_name = session->name;
+                        damage->token_first = session->points[p].token_count;
+                    }
+                }
+                continue;
+            }
+            const uint32_t *rows = ab_session_rows(kv, session, c);
+            for (uint32_t row = session->row_first[c]; row < session->row_count; row++) {
+                if (rows[row] == block) {
+                    damage->session_name = session->name;
+                    damage->token_first = (uint64_t)row * model->block_tokens;
+                    damage->token_count = model->block_tokens;
+                }
+            }
+        }
+    }
+    ab_lock_drop(&kv->lock);
+}
+
+typedef void damage_fn(void *context, const struct abode_damage *damage);
+
+static void damage_tell(struct walk *walk, const struct place *place, const struct target *target,
+                        int status, damage_fn *damage, void *context)
+{
+    struct ab_kv *kv = walk->runtime->kv;
+    struct abode_damage report = {.component =
+                                      kv->blocks[place->block].component % ABODE_COMPONENTS_MAX,
+                                  .status = status,
+                                  .offset = (uint64_t)place->page * AB_PAGE,
+                                  .bytes = target->bytes};
+    if (ab_store_segment_path(kv->store, place->segment, report.file, sizeof(report.file)) < 0) {
+        (void)snprintf(report.file, sizeof(report.file), "segment %u", place->segment);
+    }
+    damage_owner(kv, place->block, &report);
+    walk->report.blocks_bad++;
+    walk->report.bytes_bad += target->bytes;
+    if (status == -ABODE_ECORRUPT) {
+        struct target now;
+        if (target_get(kv, place, &now)) {
+            ab_lock_take(&kv->lock);
+            kv->blocks[place->block].flags |= AB_BLOCK_BAD; /* never given out */
+            ab_lock_drop(&kv->lock);
+        }
+    }
+    if (damage != NULL) {
+        damage(context, &report);
+    }
+}
+
+/* Beside a live writer: is the block still there in the journal of this moment? */
+static bool still_there(struct walk *walk, struct abode **fresh, const struct place *place,
+                        struct target *target)
+{
+    struct abode *runtime = walk->runtime;
+    if (!runtime->kv->read_only) {
+        return target_get(runtime->kv, place, target);
+    }
+    if (*fresh == NULL) {
+        struct abode_config config = runtime->config;
+        config.store_paths = (const char *const *)runtime->paths;
+        if (ab_open_with_os(&config, runtime->os, fresh) != 0) {
+            *fresh = NULL;
+            return true; /* cannot tell: then it is damage */
+        }
+    }
+    return target_get((*fresh)->kv, place, target);
+}
+
+static int walk_run(struct walk *walk,
+                    int (*progress)(void *context, uint64_t bytes_done, uint64_t bytes_total),
+                    damage_fn *damage, void *context)
+{
+    struct abode *fresh = NULL;
+    int status = 0;
+    for (uint32_t i = 0; i < walk->count && status == 0; i++) {
+        struct target target;
+        if (!target_get(walk->runtime->kv, &walk->places[i], &target)) {
+            continue;
+        }
+        int found = target_read(walk, &target);
+        if (found != 0 && still_there(walk, &fresh, &walk->places[i], &target)) {
+            found = target_read(walk, &target);
+            if (found != 0) {
+                damage_tell(walk, &walk->places[i], &target, found, damage, context);
+            }
+        }
+        walk->report.blocks_checked++;
+        walk->report.bytes_checked += target.bytes;
+        if (progress != NULL) {
+            int answer = progress(context, walk->report.bytes_checked, walk->bytes_total);
+            status = answer < 0 ? answer : 0;
+        }
+    }
+    int closed = fresh == NULL ? 0 : abode_close(fresh); /* read-only: nothing can be in flight */
+    return status != 0 ? status : closed;
+}
+
+int abode_verify(struct abode *runtime,
+                 int (*progress)(void *context, uint64_t bytes_done, uint64_t bytes_total),
+                 void (*damage)(void *context, const struct abode_damage *damage), void *context,
+                 struct abode_verify_report *ret)
+{
+    struct ab_poison *before;
+    int status = ab_enter(runtime, &before);
+    if (status != 0 || ret == NULL) {
+        return status != 0 ? status : ab_leave(runtime, before, -EINVAL);
+    }
+    if (runtime->store == NULL) {
+        *ret = (struct abode_verify_report){.struct_size = sizeof(*ret)};
+        return ab_leave(runtime, before, 0);
+    }
+    struct walk walk = {.runtime = runtime, .report = {.struct_size = sizeof(*ret)}};
+    status = places_get(&walk);
+    if (status == 0) {
+        status = walk_run(&walk, progress, damage, context);
+    }
+    runtime->os->free(runtime->os, walk.buffer);
+    runtime->os->free(runtime->os, walk.places);
+    if (status == 0) {
+        *ret = walk.report;
+    }
+    return ab_leave(runtime, before, status);
+}

@@ -1,0 +1,354 @@
+/*
+ * detach.c - keep a session's promise: write what the store does not have, commit, unpin. Also the
+ * spill of a cold session under memory pressure, which is the same without a session record.
+ *
+ *   START -> ISSUE (dirty blocks into batches; commit every 16 MiB) -> WAIT -> COMMIT (the rest and
+ *   the session's record in one commit) -> DONE
+ *
+ * Lock KV held throughout.
+ */
+#include "base/num.h"
+#include "kv/reclaim.h"
+#include "kv/session.h"
+#include "kv/transfer.h"
+
+static struct ab_session *task_session(const struct ab_task *task)
+{
+    return &task->kv->sessions[task->session];
+}
+
+/* ---- the walk over dirty blocks, in batches ---- */
+
+struct walk {
+    struct ab_task *task;
+    struct ab_batch *batch;
+    enum ab_stream stream;
+    int status;  /* -EAGAIN: no batch or move now */
+    bool moving; /* met a block that another task writes */
+};
+
+static void walk_send(struct walk *walk)
+{
+    struct ab_task *task = walk->task;
+    if (walk->batch == NULL) {
+        return;
+    }
+    int status = ab_batch_send(task->kv, walk->batch, walk->stream, task->node);
+    walk->batch = NULL;
+    walk->status = status != 0 ? status : walk->status;
+    task->wrote |= status == 0;
+}
+
+static bool walk_block(struct walk *walk, uint32_t index, enum ab_stream stream)
+{
+    struct ab_kv *kv = walk->task->kv;
+    if (index == AB_INDEX_NONE || (kv->blocks[index].flags & AB_BLOCK_DIRTY) == 0) {
+        return true;
+    }
+    if ((kv->blocks[index].flags & AB_BLOCK_MOVING) != 0) {
+        walk->moving = true;
+        return true;
+    }
+    if (walk->batch != NULL && walk->stream != stream) {
+        walk_send(walk);
+    }
+    for (uint32_t attempt = 0; attempt < 2 && walk->status == 0; attempt++) {
+        if (walk->batch == NULL) {
+            walk->batch = ab_batch_new(kv, walk->task);
+            walk->stream = stream;
+        }
+        if (walk->batch == NULL) {
+            walk->status = -EAGAIN;
+        } else if (ab_batch_add(kv, walk->batch, index)) {
+            return true;
+        } else if (walk->batch->count == 0) { /* no move: the empty batch goes back */
+            ab_list_push_back(&kv->transfer->batches_free, &walk->batch->link);
+            walk->batch = NULL;
+            walk->status = -EAGAIN;
+        } else {
+            walk_send(walk);
+        }
+    }
+    return false;
+}
+
+static void walk_session(struct walk *walk)
+{
+    struct ab_task *task = walk->task;
+    struct ab_kv *kv = task->kv;
+    const struct ab_session *session = task_session(task);
+    const struct ab_model *model = &kv->models[session->model];
+    uint32_t rows = ab_rows_of(model, task->token_count);
+    uint32_t full = (uint32_t)(task->token_count / model->block_tokens);
+    for (uint32_t row = session->dirty_row; row < rows; row++) {
+        for (uint32_t c = 0; c < model->component_count; c++) {
+            if (ab_component_has_rows(&model->components[c]) && row >= session->row_first[c] &&
+                !walk_block(walk, ab_session_rows(kv, session, c)[row],
+                            row < full ? AB_STREAM_SEALED : AB_STREAM_TAIL)) {
+                return;
+            }
+        }
+    }
+    uint32_t kept = ab_points_kept(model);
+    uint32_t first = session->point_count > kept ? session->point_count - kept : 0;
+    for (uint32_t i = first; i < session->point_count; i++) {
+        for (uint32_t c = 0; c < model->component_count; c++) {
+            if (session->points[i].token_count <= task->token_count &&
+                !ab_component_has_rows(&model->components[c]) &&
+                !walk_block(walk, session->points[i].blocks[c], AB_STREAM_TAIL)) {
+                return;
+            }
+        }
+    }
+}
+
+static void part_committed(struct ab_record *record, int status)
+{
+    struct ab_task *task = record->context;
+    task->commits--;
+    task->kv->transfer->in_flight--;
+    if (status != 0 && task->status == 0) {
+        task->status = status;
+    }
+    ab_task_runnable(task);
+}
+
+/* ---- the end ---- */
+
+static void evict_now(struct ab_kv *kv, struct ab_session *session)
+{
+    struct ab_model *model = &kv->models[session->model];
+    for (uint32_t c = 0; c < model->component_count; c++) {
+        for (uint32_t node = 0; node < kv->transfer->node_count; node++) {
+            ab_reclaim_session(kv, session, c, node);
+        }
+    }
+}
+
+static void detach_end(struct ab_task *task)
+{
+    struct ab_kv *kv = task->kv;
+    struct ab_session *session = task_session(task);
+    int status = task->status;
+    if (task->kind == AB_TASK_SPILL) {
+        session->spill = NULL;
+        if (session->state == AB_SESSION_DELETED) {
+            int deleted = ab_session_delete_now(kv, session);
+            status = status != 0 ? status : deleted; /* out of memory: back at the next open */
+        }
+        ab_task_finish(task, status);
+        return;
+    }
+    session->task = NULL;
+    if (task->op == NULL) { /* flush: detached all along, nothing is pinned */
+        ab_task_finish(task, status);
+        return;
+    }
+    if ((task->flags & ABODE_DETACH_KEEP) != 0) {
+        __atomic_store_n(&session->state, AB_SESSION_ATTACHED, __ATOMIC_RELEASE);
+    } else {
+        ab_session_unpin(kv, session);
+        ab_session_detached(kv, session);
+        if (status == 0 && (task->flags & ABODE_DETACH_SPILL_NOW) != 0) {
+            evict_now(kv, session);
+        }
+    }
+    ab_task_finish(task, status);
+}
+
+static void session_committed(struct ab_record *record, int status)
+{
+    struct ab_task *task = record->context;
+    struct ab_kv *kv = task->kv;
+    struct ab_session *session = task_session(task);
+    const struct ab_model *model = &kv->models[session->model];
+    task->commits--;
+    kv->transfer->in_flight--;
+    if (status == 0) {
+        ab_session_stored(kv, session, task->token_count);
+        session->dirty_row = (uint32_t)(task->token_count / model->block_tokens);
+        session->note_dirty = false;
+        session->stored_promise = (uint8_t)task->promise;
+        /* what only the old record named can go now */
+        struct ab_record *drops = ab_record_new(kv);
+        if (drops != NULL) {
+            ab_session_let_go(kv, session, drops);
+            ab_session_points_prune(kv, session, true, drops);
+            ab_session_slide(kv, session, true, drops);
+            ab_record_submit(drops, AB_PROMISE_WRITTEN);
+        }
+    } else if (task->status == 0) {
+        task->status = status;
+    }
+    task->phase = AB_PHASE_DONE;
+    ab_task_runnable(task);
+}
+
+/* ---- steps ---- */
+
+static bool promise_is_kept(const struct ab_task *task)
+{
+    const struct ab_session *session = task_session(task);
+    return !task->wrote && !session->note_dirty && session->stored_tokens == task->token_count &&
+           session->stored_promise >= task->promise && !task->kv->sessions[task->session].changed;
+}
+
+static bool needs_store(const struct ab_task *task)
+{
+    return task->kv->store != NULL &&
+           (task->kind == AB_TASK_SPILL || task->promise > AB_PROMISE_MEM);
+}
+
+static int detach_begin(struct ab_task *task)
+{
+    struct ab_kv *kv = task->kv;
+    struct ab_session *session = task_session(task);
+    task->token_count = ab_session_restore_point(kv, session, session->token_count);
+    if (task->kind == AB_TASK_DETACH && (task->flags & ABODE_DETACH_KEEP) == 0) {
+        struct ab_record *record = ab_record_new(kv);
+        if (record == NULL) {
+            return -ENOMEM;
+        }
+        ab_session_cut(kv, session, task->token_count, record);
+        ab_record_submit(record, AB_PROMISE_WRITTEN);
+    }
+    return 0;
+}
+
+static void session_commit(struct ab_task *task)
+{
+    bool record_needed = task->kind == AB_TASK_DETACH && !promise_is_kept(task);
+    if (!record_needed && task->record == NULL) {
+        task->phase = AB_PHASE_DONE;
+        ab_task_runnable(task);
+        return;
+    }
+    struct ab_record *record = ab_task_record(task);
+    if (record == NULL) {
+        task->status = -ENOMEM;
+        task->phase = AB_PHASE_DONE;
+        ab_task_runnable(task);
+        return;
+    }
+    if (!record_needed) {
+        task->phase = AB_PHASE_DONE;
+        ab_list_remove(&task->link);
+        ab_task_commit(task, part_committed);
+        return;
+    }
+    ab_record_session(record, task->session, task->token_count);
+    task_session(task)->changed = false;
+    task->phase = AB_PHASE_COMMIT;
+    ab_list_remove(&task->link);
+    ab_task_commit(task, session_committed);
+}
+
+/* No room in the store: forget what nobody owns, once; then ask for compaction; then fail. */
+static bool room_make(struct ab_task *task)
+{
+    struct ab_kv *kv = task->kv;
+    if (task->room_tries++ >= ROOM_TRIES_MAX) {
+        return false;
+    }
+    struct ab_record *record = ab_record_new(kv);
+    if (record == NULL) {
+        return false;
+    }
+    uint64_t pages = ab_reclaim_store(kv, record, ab_store_segment_bytes(kv->store) / AB_PAGE);
+    pages += ab_reclaim_ended(kv, record);
+    record->done = NULL;
+    ab_record_submit(record,
+                     AB_PROMISE_DURABLE); /* segments are used again once drops are durable */
+    ab_compact_start(kv, true);
+    task->retry_ns = kv->os->clock_ns(kv->os) + ROOM_WAIT_NS;
+    return pages > 0 || kv->transfer->compacting;
+}
+
+static void detach_issue(struct ab_task *task)
+{
+    struct walk walk = {.task = task};
+    walk_session(&walk);
+    walk_send(&walk);
+    if (walk.status == -ENOSPC && task->status == 0 && room_make(task)) {
+        ab_task_wait(task, false);
+        return;
+    }
+    if (walk.status != 0 && walk.status != -EAGAIN) {
+        task->status = task->status == 0 ? walk.status : task->status;
+        task->phase = AB_PHASE_WAIT;
+        ab_task_runnable(task);
+    } else if (task->record_bytes >= AB_COMMIT_BYTES ||
+               (task->record != NULL &&
+                task->record->commit.segment_count >= AB_COMMIT_SEGMENTS_MAX - 8)) {
+        ab_list_remove(&task->link);
+        ab_task_commit(task, part_committed);
+    } else if (task->pending > 0) {
+        ab_list_remove(&task->link); /* a batch that ends steps it again */
+    } else if (walk.status == -EAGAIN || walk.moving) {
+        if (task->record != NULL) { /* it may be our own batches' pins that all wait for */
+            ab_list_remove(&task->link);
+            ab_task_commit(task, part_committed);
+        } else {
+            ab_task_wait(task, false);
+        }
+    } else {
+        task->phase = AB_PHASE_WAIT;
+        ab_task_runnable(task);
+    }
+}
+
+void ab_detach_step(struct ab_task *task)
+{
+    const struct ab_session *session = task_session(task);
+    if (task->phase == AB_PHASE_START) {
+        if (session->spill != NULL && session->spill != task) {
+            ab_task_wait(task, false);
+            return;
+        }
+        int status = detach_begin(task);
+        task->status = task->status == 0 ? status : task->status;
+        task->phase = needs_store(task) && task->status == 0 ? AB_PHASE_ISSUE : AB_PHASE_DONE;
+    }
+    if (task->phase == AB_PHASE_ISSUE && (task->status != 0 || task->cancelled)) {
+        task->status = task->status != 0 ? task->status : -ECANCELED;
+        task->phase = AB_PHASE_WAIT;
+    }
+    if (task->phase == AB_PHASE_ISSUE) {
+        detach_issue(task);
+        return;
+    }
+    if (task->pending > 0 || task->commits > 0 || task->phase == AB_PHASE_COMMIT) {
+        ab_list_remove(&task->link);
+        return;
+    }
+    if (task->phase == AB_PHASE_WAIT && task->status != 0) {
+        if (task->record != NULL) { /* what was written may as well count */
+            task->phase = AB_PHASE_DONE;
+            ab_list_remove(&task->link);
+            ab_task_commit(task, part_committed);
+            return;
+        }
+        task->phase = AB_PHASE_DONE;
+    }
+    if (task->phase == AB_PHASE_WAIT) {
+        session_commit(task);
+    } else if (task->phase == AB_PHASE_DONE) {
+        detach_end(task);
+    }
+}
+
+bool ab_spill_session_start(struct ab_kv *kv, uint32_t index)
+{
+    struct ab_session *session = &kv->sessions[index];
+    struct ab_task *task = ab_task_own_new(kv, AB_TASK_SPILL);
+    if (task == NULL) {
+        return false;
+    }
+    task->session = index;
+    task->model = session->model;
+    task->node = session->home_node;
+    task->promise = AB_PROMISE_WRITTEN;
+    session->spill = task;
+    ab_task_start(task);
+    return true;
+}

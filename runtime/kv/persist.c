@@ -1,0 +1,526 @@
+/*
+ * persist.c - journal entries as state: replay at open, and the state as entries: checkpoint.
+ *
+ * Entries come from disk: every number in them is checked against a bound before it is used. An
+ * entry that names what cannot be is -ABODE_ECORRUPT: records are checksummed, so that means a
+ * defect or another version, and the store does not open rather than guess.
+ */
+#include "kv/persist.h"
+
+#include <string.h>
+
+#include "base/num.h"
+#include "kv/session.h"
+
+static int replay_model(struct ab_kv *kv, const struct ab_entry *entry)
+{
+    const struct ab_entry_model *put = (const struct ab_entry_model *)entry;
+    if (entry->size < sizeof(*put) || put->model >= AB_MODELS_MAX || put->component_count == 0 ||
+        put->component_count > ABODE_COMPONENTS_MAX || put->block_tokens == 0 ||
+        put->block_tokens > AB_BLOCK_TOKENS_MAX || put->tokens_max == 0 ||
+        put->tokens_max > AB_SESSION_TOKENS_MAX ||
+        entry->size < sizeof(*put) + put->component_count * sizeof(struct ab_entry_component)) {
+        return -ABODE_ECORRUPT;
+    }
+    const struct ab_entry_component *components = (const void *)(put + 1);
+    struct ab_model *model = &kv->models[put->model];
+    if (model->known) {
+        return 0;
+    }
+    model->block_tokens = put->block_tokens;
+    model->component_count = put->component_count;
+    model->tokens_max = put->tokens_max;
+    memcpy(model->tag, put->tag, sizeof(model->tag));
+    for (uint32_t c = 0; c < put->component_count; c++) {
+        if (components[c].kind < ABODE_PAGED || components[c].kind > ABODE_BYTES ||
+            components[c].block_bytes == 0 || components[c].block_bytes > UINT32_MAX) {
+            return -ABODE_ECORRUPT;
+        }
+        model->components[c].kind = components[c].kind;
+        model->components[c].window_tokens = components[c].window_tokens;
+        model->components[c].kept = AB_MIN(components[c].kept, AB_SNAPSHOTS_KEPT_MAX);
+        model->components[c].plane_count = components[c].plane_count;
+        model->components[c].block_bytes = components[c].block_bytes;
+        model->components[c].planes_hash = components[c].planes_hash;
+    }
+    return ab_model_tables_open(kv, model);
+}
+
+static int replay_block_put(struct ab_kv *kv, const struct ab_entry *entry)
+{
+    const struct ab_entry_block_put *put = (const struct ab_entry_block_put *)entry;
+    if (entry->size < sizeof(*put) || put->bytes == 0 ||
+        !kv->models[put->component / ABODE_COMPONENTS_MAX].known) {
+        return -ABODE_ECORRUPT;
+    }
+    int status = ab_block_restore(kv, put->block);
+    if (status != 0) {
+        return status;
+    }
+    struct ab_block *block = &kv->blocks[put->block];
+    struct ab_slot slot = {put->segment, put->page};
+    if (ab_block_is_stored(block)) {
+        ab_store_drop(kv->store, ab_block_slot(block), ab_pages(block->bytes));
+        block->segment = AB_INDEX_NONE;
+        kv->block_stored--;
+    }
+    ab_block_key_remove(kv, put->block);
+    block->component = put->component;
+    block->bytes = put->bytes;
+    status = ab_store_slot_restore(kv->store, slot, ab_pages(put->bytes), put->generation);
+    if (status != 0) {
+        return status;
+    }
+    block->segment = put->segment;
+    block->page = put->page;
+    block->checksum = put->checksum[0];
+    block->stamp = put->stamp;
+    kv->tick = AB_MAX(kv->tick, put->stamp);
+    kv->block_stored++;
+    if (put->keyed && ab_block_find(kv, put->component, put->key) == AB_INDEX_NONE) {
+        ab_block_key_add(kv, put->block, put->key);
+    }
+    return 0;
+}
+
+static void block_forget(struct ab_kv *kv, uint32_t index)
+{
+    struct ab_block *block = &kv->blocks[index];
+    if (index >= kv->block_high || (block->flags & AB_BLOCK_USED) == 0) {
+        return; /* dropped already: entries may come twice */
+    }
+    ab_block_key_remove(kv, index);
+    if (ab_block_is_stored(block)) {
+        ab_store_drop(kv->store, ab_block_slot(block), ab_pages(block->bytes));
+        block->segment = AB_INDEX_NONE;
+        kv->block_stored--;
+    }
+    ab_block_free(kv, index);
+}
+
+static int replay_block_drop(struct ab_kv *kv, const struct ab_entry *entry)
+{
+    const struct ab_entry_block_drop *drop = (const struct ab_entry_block_drop *)entry;
+    if (entry->size < sizeof(*drop) ||
+        drop->count > (entry->size - sizeof(*drop)) / sizeof(uint32_t)) {
+        return -ABODE_ECORRUPT;
+    }
+    const uint32_t *blocks = (const uint32_t *)(drop + 1);
+    for (uint32_t i = 0; i < drop->count; i++) {
+        block_forget(kv, blocks[i]);
+    }
+    return 0;
+}
+
+static int replay_session_put(struct ab_kv *kv, const struct ab_entry *entry)
+{
+    const struct ab_entry_session_put *put = (const struct ab_entry_session_put *)entry;
+    if (entry->size < sizeof(*put) || put->point_count > AB_SNAPSHOTS_KEPT_MAX ||
+        entry->size < sizeof(*put) + put->point_count * sizeof(struct ab_entry_point)) {
+        return -ABODE_ECORRUPT;
+    }
+    struct ab_session *session = ab_session_restore(kv, put->session, put->generation, put->model);
+    if (session == NULL || put->token_count > kv->models[put->model].tokens_max) {
+        return -ABODE_ECORRUPT;
+    }
+    session->tenant = put->tenant;
+    session->home_node = put->home_node;
+    session->durability = put->durability;
+    session->ended = put->ended;
+    struct abode_key name;
+    memcpy(name.bytes, put->name, sizeof(name.bytes));
+    if (put->named && !session->named) {
+        ab_session_name_add(kv, session, &name);
+    }
+    session->token_count = put->token_count;
+    session->row_count = ab_rows_of(&kv->models[put->model], put->token_count);
+    session->dirty_row = session->row_count;
+    memcpy(session->row_first, put->row_first, sizeof(session->row_first));
+    const struct ab_entry_point *points = (const void *)(put + 1);
+    session->point_count = put->point_count;
+    for (uint32_t i = 0; i < put->point_count; i++) {
+        session->points[i] =
+            (struct ab_restore_point){.token_count = points[i].token_count, .stored = true};
+        memcpy(session->points[i].blocks, points[i].blocks, sizeof(points[i].blocks));
+    }
+    return 0;
+}
+
+static struct ab_session *named_session(struct ab_kv *kv, uint32_t index, uint32_t generation)
+{
+    struct ab_session *session = index < kv->session_high ? &kv->sessions[index] : NULL;
+    bool same =
+        session != NULL && session->state != AB_SESSION_FREE && session->generation == generation;
+    return same ? session : NULL;
+}
+
+static int replay_session_rows(struct ab_kv *kv, const struct ab_entry *entry)
+{
+    const struct ab_entry_session_rows *put = (const struct ab_entry_session_rows *)entry;
+    if (entry->size < sizeof(*put) ||
+        put->count > (entry->size - sizeof(*put)) / sizeof(uint32_t)) {
+        return -ABODE_ECORRUPT;
+    }
+    const struct ab_session *session = named_session(kv, put->session, put->generation);
+    if (session == NULL) {
+        return -ABODE_ECORRUPT;
+    }
+    const struct ab_model *model = &kv->models[session->model];
+    if (put->component >= model->component_count || put->row > model->row_max ||
+        put->count > model->row_max - put->row ||
+        !ab_component_has_rows(&model->components[put->component])) {
+        return -ABODE_ECORRUPT;
+    }
+    memcpy(ab_session_rows(kv, session, put->component) + put->row, put + 1,
+           put->count * sizeof(uint32_t));
+    return 0;
+}
+
+static int replay_session_note(struct ab_kv *kv, const struct ab_entry *entry)
+{
+    const struct ab_entry_session_note *put = (const struct ab_entry_session_note *)entry;
+    if (entry->size < sizeof(*put) || put->size > ABODE_NOTE_MAX ||
+        put->size > entry->size - sizeof(*put)) {
+        return -ABODE_ECORRUPT;
+    }
+    struct ab_session *session = named_session(kv, put->session, put->generation);
+    if (session == NULL) {
+        return -ABODE_ECORRUPT;
+    }
+    uint8_t *note = kv->os->alloc(kv->os, AB_MAX(put->size, 1u), 8);
+    if (note == NULL) {
+        return -ENOMEM;
+    }
+    memcpy(note, put + 1, put->size);
+    kv->os->free(kv->os, session->note);
+    session->note = note;
+    session->note_size = put->size;
+    return 0;
+}
+
+static int replay_session_delete(struct ab_kv *kv, const struct ab_entry *entry)
+{
+    const struct ab_entry_session_delete *drop = (const struct ab_entry_session_delete *)entry;
+    if (entry->size < sizeof(*drop)) {
+        return -ABODE_ECORRUPT;
+    }
+    struct ab_session *session = named_session(kv, drop->session, drop->generation);
+    if (session != NULL) {
+        ab_session_release(kv, session);
+    }
+    return 0;
+}
+
+int ab_persist_replay(void *context, struct ab_store *store, const struct ab_entry *entry)
+{
+    struct ab_kv *kv = context;
+    kv->store = store;
+    switch (entry->type) {
+    case AB_ENTRY_MODEL:
+        return replay_model(kv, entry);
+    case AB_ENTRY_BLOCK_PUT:
+        return replay_block_put(kv, entry);
+    case AB_ENTRY_BLOCK_DROP:
+        return replay_block_drop(kv, entry);
+    case AB_ENTRY_SESSION_PUT:
+        return replay_session_put(kv, entry);
+    case AB_ENTRY_SESSION_ROWS:
+        return replay_session_rows(kv, entry);
+    case AB_ENTRY_SESSION_NOTE:
+        return replay_session_note(kv, entry);
+    case AB_ENTRY_SESSION_DELETE:
+        return replay_session_delete(kv, entry);
+    default:
+        return -ABODE_EFORMAT;
+    }
+}
+
+/* ---- after replay ---- */
+
+static bool block_usable(const struct ab_kv *kv, uint32_t index)
+{
+    return index < kv->block_high && (kv->blocks[index].flags & AB_BLOCK_USED) != 0 &&
+           ab_block_is_stored(&kv->blocks[index]);
+}
+
+static bool session_is_whole(struct ab_kv *kv, const struct ab_session *session)
+{
+    const struct ab_model *model = &kv->models[session->model];
+    for (uint32_t c = 0; c < model->component_count; c++) {
+        if (ab_component_has_rows(&model->components[c])) {
+            const uint32_t *rows = ab_session_rows(kv, session, c);
+            for (uint32_t row = session->row_first[c]; row < session->row_count; row++) {
+                if (!block_usable(kv, rows[row])) {
+                    return false;
+                }
+            }
+            continue;
+        }
+        for (uint32_t i = 0; i < session->point_count; i++) {
+            if (!block_usable(kv, session->points[i].blocks[c])) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void session_refs(struct ab_kv *kv, struct ab_session *session)
+{
+    const struct ab_model *model = &kv->models[session->model];
+    for (uint32_t c = 0; c < model->component_count; c++) {
+        if (ab_component_has_rows(&model->components[c])) {
+            const uint32_t *rows = ab_session_rows(kv, session, c);
+            for (uint32_t row = session->row_first[c]; row < session->row_count; row++) {
+                ab_block_ref(kv, rows[row]);
+            }
+            continue;
+        }
+        for (uint32_t i = 0; i < session->point_count; i++) {
+            ab_block_ref(kv, session->points[i].blocks[c]);
+        }
+    }
+    ab_session_stored(kv, session, session->token_count);
+}
+
+static void sessions_recover(struct ab_kv *kv)
+{
+    kv->session_free = AB_INDEX_NONE;
+    kv->session_used = 0;
+    for (uint32_t i = kv->session_high; i-- > 0;) {
+        struct ab_session *session = &kv->sessions[i];
+        bool found = session->state == AB_SESSION_DETACHED;
+        if (found && session_is_whole(kv, session)) {
+            session_refs(kv, session);
+            kv->session_used++;
+            continue;
+        }
+        if (found) {
+            ab_log(kv->log, AB_LOG_ERROR,
+                   "session %u names blocks that the journal does not have: it is given up", i);
+            kv->session_used++; /* release counts it down */
+            ab_session_release(kv, session);
+            continue;
+        }
+        session->name_next = kv->session_free;
+        kv->session_free = i;
+    }
+}
+
+int ab_persist_recovered(struct ab_kv *kv)
+{
+    sessions_recover(kv);
+    if (kv->read_only) {
+        ab_blocks_sweep(kv);
+        return 0;
+    }
+    /* blocks whose session record never came, and without a key: nobody can ask for them */
+    for (uint32_t i = 0; i < kv->block_high; i++) {
+        const uint8_t flags = kv->blocks[i].flags;
+        if ((flags & AB_BLOCK_USED) != 0 && (flags & (AB_BLOCK_OWNED | AB_BLOCK_KEYED)) == 0) {
+            block_forget(kv, i);
+        }
+    }
+    ab_blocks_sweep(kv);
+    int status = 0;
+    ab_lock_take(&kv->lock);
+    for (uint32_t i = 0; i < kv->session_high && status == 0; i++) {
+        struct ab_session *session = &kv->sessions[i];
+        if (session->state == AB_SESSION_DETACHED && !session->named) {
+            status = ab_session_delete_now(kv, session); /* nobody can find it again */
+        }
+    }
+    ab_lock_drop(&kv->lock);
+    return status;
+}
+
+/* ---- checkpoint ---- */
+
+/* cursor: phase in the top byte, position below */
+#define PHASE_SHIFT 56
+enum phase { PHASE_MODELS = 0, PHASE_BLOCKS, PHASE_SESSIONS, PHASE_ROWS };
+#define CHECKPOINT_BLOCKS 512 /* looked at per step: the lock is held that long, about 20 us */
+
+static int64_t checkpoint_models(struct ab_kv *kv, uint8_t *bytes)
+{
+    size_t size = 0;
+    for (uint32_t i = 0; i < AB_MODELS_MAX; i++) {
+        const struct ab_model *model = &kv->models[i];
+        if (!model->known) {
+            continue;
+        }
+        size_t entry_size =
+            ab_align_up(sizeof(struct ab_entry_model) +
+                            model->component_count * sizeof(struct ab_entry_component),
+                        8);
+        memset(bytes + size, 0, entry_size);
+        struct ab_entry_model *entry = (void *)(bytes + size);
+        entry->entry = (struct ab_entry){.type = AB_ENTRY_MODEL, .size = (uint32_t)entry_size};
+        ab_model_entry_fill(model, i, entry);
+        size += entry_size;
+    }
+    return (int64_t)size;
+}
+
+static int64_t checkpoint_blocks(struct ab_kv *kv, uint64_t *at, uint8_t *bytes)
+{
+    size_t size = 0;
+    uint64_t end = AB_MIN(*at + CHECKPOINT_BLOCKS, kv->block_high);
+    for (uint64_t i = *at; i < end; i++) {
+        const struct ab_block *block = &kv->blocks[i];
+        if ((block->flags & AB_BLOCK_USED) == 0 || !ab_block_is_stored(block) ||
+            (block->flags & AB_BLOCK_BAD) != 0) {
+            continue;
+        }
+        struct ab_entry_block_put *entry = (void *)(bytes + size);
+        *entry = (struct ab_entry_block_put){
+            .entry = {.type = AB_ENTRY_BLOCK_PUT, .size = sizeof(*entry)},
+            .block = (uint32_t)i,
+            .segment = block->segment,
+            .page = block->page,
+            .generation = ab_store_generation(kv->store, block->segment),
+            .component = block->component,
+            .bytes = block->bytes,
+            .stamp = (block->flags & AB_BLOCK_OWNED) != 0 ? kv->tick : block->stamp,
+            .checksum = {block->checksum, 0},
+            .keyed = (block->flags & AB_BLOCK_KEYED) != 0,
+            .key = {block->key[0], block->key[1]}};
+        size += sizeof(*entry);
+    }
+    *at = end;
+    return (int64_t)size;
+}
+
+static bool is_recorded(const struct ab_session *session)
+{
+    return session->state != AB_SESSION_FREE && session->state != AB_SESSION_DELETED &&
+           session->recorded;
+}
+
+/* a session's committed record but for its rows; its size, also with bytes == NULL */
+static size_t session_entries(struct ab_kv *kv, const struct ab_session *session, uint8_t *bytes)
+{
+    size_t size =
+        sizeof(struct ab_entry_session_put) + session->point_count * sizeof(struct ab_entry_point);
+    size_t note = session->note == NULL
+                      ? 0
+                      : ab_align_up(sizeof(struct ab_entry_session_note) + session->note_size, 8);
+    if (bytes == NULL) {
+        return size + note;
+    }
+    memset(bytes, 0, size + note);
+    struct ab_entry_session_put *put = (void *)bytes;
+    struct ab_entry_point *points = (void *)(put + 1);
+    put->entry = (struct ab_entry){.type = AB_ENTRY_SESSION_PUT, .size = (uint32_t)size};
+    ab_session_entry_fill(kv, session, put);
+    put->token_count = session->stored_tokens;
+    memcpy(put->row_first, session->stored_row_first, sizeof(put->row_first));
+    for (uint32_t i = 0; i < session->point_count; i++) {
+        if (session->points[i].stored) {
+            struct ab_entry_point *point = &points[put->point_count++];
+            point->token_count = session->points[i].token_count;
+            memcpy(point->blocks, session->points[i].blocks, sizeof(point->blocks));
+        }
+    }
+    if (note > 0) {
+        struct ab_entry_session_note *entry = (void *)(bytes + size);
+        entry->entry = (struct ab_entry){.type = AB_ENTRY_SESSION_NOTE, .size = (uint32_t)note};
+        entry->session = ab_session_index(kv, session);
+        entry->generation = session->generation;
+        entry->size = session->note_size;
+        memcpy(entry + 1, session->note, session->note_size);
+    }
+    return size + note;
+}
+
+static int64_t checkpoint_sessions(struct ab_kv *kv, uint64_t *at, uint8_t *bytes, size_t capacity)
+{
+    size_t size = 0;
+    for (; *at < kv->session_high; (*at)++) {
+        const struct ab_session *session = &kv->sessions[*at];
+        if (!is_recorded(session)) {
+            continue;
+        }
+        if (size + session_entries(kv, session, NULL) > capacity) {
+            break;
+        }
+        size += session_entries(kv, session, bytes + size);
+    }
+    return (int64_t)size;
+}
+
+/* Rows by themselves: a session can have more than fits a step. at: session, component, chunk. */
+#define ROWS_CHUNK 32768
+#define CHUNK_BITS 16
+#define COMPONENT_BITS 8
+
+static int64_t checkpoint_rows(struct ab_kv *kv, uint64_t *at, uint8_t *bytes, size_t capacity)
+{
+    size_t size = 0;
+    while (*at >> (CHUNK_BITS + COMPONENT_BITS) < kv->session_high) {
+        uint64_t index = *at >> (CHUNK_BITS + COMPONENT_BITS);
+        uint32_t c = (uint32_t)(*at >> CHUNK_BITS) & ((1u << COMPONENT_BITS) - 1);
+        uint32_t chunk = (uint32_t)*at & ((1u << CHUNK_BITS) - 1);
+        const struct ab_session *session = &kv->sessions[index];
+        const struct ab_model *model = &kv->models[session->model];
+        if (!is_recorded(session) || c >= model->component_count) {
+            *at = (index + 1) << (CHUNK_BITS + COMPONENT_BITS);
+            continue;
+        }
+        uint32_t first = session->stored_row_first[c] + chunk * ROWS_CHUNK;
+        if (!ab_component_has_rows(&model->components[c]) || first >= session->stored_rows) {
+            *at = index << (CHUNK_BITS + COMPONENT_BITS) | (uint64_t)(c + 1) << CHUNK_BITS;
+            continue;
+        }
+        uint32_t count = AB_MIN(session->stored_rows - first, ROWS_CHUNK);
+        struct ab_entry_session_rows *entry = (void *)(bytes + size);
+        size_t need = ab_align_up(sizeof(*entry) + count * sizeof(uint32_t), 8);
+        if (size + need > capacity) {
+            break;
+        }
+        memset(entry, 0, need);
+        entry->entry = (struct ab_entry){.type = AB_ENTRY_SESSION_ROWS, .size = (uint32_t)need};
+        entry->session = (uint32_t)index;
+        entry->generation = session->generation;
+        entry->component = c;
+        entry->row = first;
+        entry->count = count;
+        memcpy(entry + 1, ab_session_rows(kv, session, c) + first, count * sizeof(uint32_t));
+        if (session->held[c] != AB_INDEX_NONE && session->held_row - first < count) {
+            ((uint32_t *)(entry + 1))[session->held_row - first] = session->held[c];
+        }
+        size += need;
+        (*at)++;
+    }
+    return (int64_t)size;
+}
+
+int64_t ab_persist_checkpoint(void *context, uint64_t *cursor, void *bytes, size_t capacity)
+{
+    struct ab_kv *kv = context;
+    uint64_t phase = *cursor >> PHASE_SHIFT;
+    uint64_t at = *cursor & ((1ull << PHASE_SHIFT) - 1);
+    bool over = false;
+    int64_t size = 0;
+    ab_lock_take(&kv->lock);
+    if (phase == PHASE_MODELS) {
+        size = checkpoint_models(kv, bytes);
+        over = true;
+    } else if (phase == PHASE_BLOCKS) {
+        size = checkpoint_blocks(kv, &at, bytes);
+        over = at >= kv->block_high;
+    } else if (phase == PHASE_SESSIONS) {
+        size = checkpoint_sessions(kv, &at, bytes, capacity);
+        over = at >= kv->session_high;
+    } else {
+        size = checkpoint_rows(kv, &at, bytes, capacity);
+        over = at >> (CHUNK_BITS + COMPONENT_BITS) >= kv->session_high;
+    }
+    ab_lock_drop(&kv->lock);
+    if (over) {
+        *cursor = phase == PHASE_ROWS ? UINT64_MAX : (phase + 1) << PHASE_SHIFT;
+    } else {
+        *cursor = phase << PHASE_SHIFT | at;
+    }
+    return size;
+}

@@ -1,0 +1,34 @@
+/*
+ * reclaim.h - frames back from cold state. Decisions are evict.c's; this walks and frees.
+ * Lock KV held.
+ */
+#ifndef AB_KV_RECLAIM_H
+#define AB_KV_RECLAIM_H
+
+#include "kv/kv.h"
+
+struct ab_record;
+
+#define AB_RECLAIM_INLINE 8 /* frames that one call inside a host's call may free */
+#define AB_RECLAIM_BATCH 64
+
+/* Free up to `wanted` clean frames of a component on a node. Returns how many. */
+uint32_t ab_reclaim_clean(struct ab_kv *kv, struct ab_component *component, uint32_t node,
+                          uint32_t wanted);
+/* All clean frames of one session's component on a node. */
+void ab_reclaim_session(struct ab_kv *kv, struct ab_session *session, uint32_t component,
+                        uint32_t node);
+/* Delete one session that its host called ended, so that the store gets room; pages that come free. */
+uint64_t ab_reclaim_ended(struct ab_kv *kv, struct ab_record *record);
+/* The coldest detached session that has dirty frames of the component and no spill in flight;
+ * AB_INDEX_NONE: none. must: sessions under KEEP too. */
+uint32_t ab_reclaim_spill_pick(struct ab_kv *kv, const struct ab_component *component, bool must);
+/* An unowned dirty block (cache item in memory only) of the component, old; AB_INDEX_NONE. */
+uint32_t ab_reclaim_item_pick(struct ab_kv *kv, const struct ab_component *component);
+/* Is there a frame of the component that is not pinned, so that waiting can help? */
+bool ab_reclaim_can(struct ab_kv *kv, const struct ab_component *component);
+/* Forget stored blocks that no session owns, oldest of a sample first, until about `pages` pages of
+ * the store came free; their drops go into `record`. Returns pages. */
+uint64_t ab_reclaim_store(struct ab_kv *kv, struct ab_record *record, uint64_t pages);
+
+#endif
