@@ -90,12 +90,16 @@ static bool issue_row(struct ab_task *task)
     const struct ab_model *model = &kv->models[session->model];
     for (; task->component < model->component_count; task->component++) {
         uint32_t c = task->component;
-        if (!ab_component_has_rows(&model->components[c]) ||
-            task->row <
-                AB_MAX(session->row_first[c], ab_window_first(model, c, task->token_count))) {
+        if (!ab_component_has_rows(&model->components[c]) || task->row < session->row_first[c]) {
             continue;
         }
         uint32_t block = ab_session_rows(kv, session, c)[task->row];
+        bool older = task->row < ab_window_first(model, c, task->token_count);
+        bool here = kv->blocks[block].frame != AB_INDEX_NONE &&
+                    (kv->blocks[block].flags & AB_BLOCK_BAD) == 0;
+        if (older && !here) {
+            continue; /* of an older restore point only: pinned if here, not brought back */
+        }
         int status = block_want(task, block);
         if (not_now(status)) {
             ab_task_wait(task, status == -ENOBUFS);
@@ -140,21 +144,9 @@ static bool issue_point(struct ab_task *task)
             task->status = status;
             break;
         }
+        point->pinned |= (uint8_t)(1u << c);
     }
     return true;
-}
-
-/* pins taken for the first `upto` snapshot components of the point */
-static void point_unpin(struct ab_task *task, uint32_t upto)
-{
-    struct ab_kv *kv = task->kv;
-    const struct ab_model *model = &kv->models[task->model];
-    const struct ab_restore_point *point = ab_session_point(task_session(task), task->token_count);
-    for (uint32_t c = 0; point != NULL && c < upto; c++) {
-        if (!ab_component_has_rows(&model->components[c])) {
-            ab_frame_unpin(kv, &kv->blocks[point->blocks[c]]);
-        }
-    }
 }
 
 static enum ab_frame_state row_state(struct ab_task *task, uint32_t row)
@@ -235,14 +227,29 @@ static bool point_check(struct ab_task *task)
     return true;
 }
 
+/* What older points have in memory is pinned too: nobody evicts from an attached session. */
+static void points_pin(struct ab_kv *kv, struct ab_session *session)
+{
+    const struct ab_model *model = &kv->models[session->model];
+    for (uint32_t i = 0; i < session->point_count; i++) {
+        struct ab_restore_point *point = &session->points[i];
+        for (uint32_t c = 0; c < model->component_count; c++) {
+            bool here = !ab_component_has_rows(&model->components[c]) &&
+                        (point->pinned >> c & 1) == 0 &&
+                        kv->blocks[point->blocks[c]].frame != AB_INDEX_NONE;
+            if (here) {
+                ab_frame_pin(kv, &kv->blocks[point->blocks[c]]);
+                point->pinned |= (uint8_t)(1u << c);
+            }
+        }
+    }
+}
+
 static void attach_done(struct ab_task *task)
 {
     struct ab_kv *kv = task->kv;
     struct ab_session *session = task_session(task);
-    struct ab_restore_point *point = ab_session_point(session, task->token_count);
-    if (point != NULL) {
-        point->pinned = true;
-    }
+    points_pin(kv, session);
     bool shorter = task->token_count < session->token_count;
     session->task = NULL;
     ab_list_remove(&session->lru);
@@ -256,9 +263,8 @@ static void attach_done(struct ab_task *task)
             task->status = -ENOMEM;
         } else {
             ab_session_cut(kv, session, task->token_count, record);
-            ab_record_session(record, task->session, task->token_count);
-            ab_session_stored(kv, session, task->token_count);
-            ab_session_let_go(kv, session, record);
+            ab_record_session(record, task->session, task->token_count, true);
+            ab_session_stored(kv, session, task->token_count, true);
             ab_record_submit(record, AB_PROMISE_WRITTEN);
         }
     }
@@ -269,11 +275,6 @@ static void attach_give_up(struct ab_task *task, int status)
 {
     struct ab_kv *kv = task->kv;
     struct ab_session *session = task_session(task);
-    point_unpin(task, task->phase == AB_PHASE_ISSUE || task->phase == AB_PHASE_WAIT
-                          ? (task->row == ab_rows_of(&kv->models[task->model], task->token_count)
-                                 ? task->component
-                                 : 0)
-                          : 0);
     ab_session_unpin(kv, session);
     session->task = NULL;
     ab_session_detached(kv, session);
@@ -296,7 +297,6 @@ static void attach_shorten(struct ab_task *task)
     if (task->point_failed && limit > 0) {
         limit = AB_MIN(limit, task->token_count - 1);
     }
-    point_unpin(task, task->row == ab_rows_of(model, task->token_count) ? task->component : 0);
     ab_session_unpin(kv, task_session(task));
     task->limit = limit;
     task->status = 0;

@@ -37,8 +37,8 @@ static bool windows_reach(const struct ab_model *model, const struct ab_session 
     return true;
 }
 
-static bool point_is_whole(struct ab_kv *kv, const struct ab_session *session,
-                           const struct ab_restore_point *point)
+bool ab_point_is_whole(struct ab_kv *kv, const struct ab_session *session,
+                       const struct ab_restore_point *point)
 {
     const struct ab_model *model = &kv->models[session->model];
     for (uint32_t c = 0; c < model->component_count; c++) {
@@ -63,7 +63,7 @@ uint64_t ab_session_restore_point(struct ab_kv *kv, const struct ab_session *ses
     }
     for (uint32_t i = session->point_count; i-- > 0;) {
         const struct ab_restore_point *point = &session->points[i];
-        if (point->token_count <= limit && point_is_whole(kv, session, point)) {
+        if (point->token_count <= limit && ab_point_is_whole(kv, session, point)) {
             return point->token_count;
         }
     }
@@ -160,16 +160,26 @@ static void row_release(struct ab_kv *kv, struct ab_session *session, uint32_t c
     rows[row] = AB_INDEX_NONE;
 }
 
+bool ab_point_is_pinned(const struct ab_model *model, const struct ab_restore_point *point)
+{
+    for (uint32_t c = 0; c < model->component_count; c++) {
+        if (!ab_component_has_rows(&model->components[c]) && (point->pinned >> c & 1) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void point_unpin(struct ab_kv *kv, const struct ab_session *session,
                         struct ab_restore_point *point)
 {
     const struct ab_model *model = &kv->models[session->model];
-    for (uint32_t c = 0; c < model->component_count && point->pinned; c++) {
-        if (!ab_component_has_rows(&model->components[c]) && point->blocks[c] != AB_INDEX_NONE) {
+    for (uint32_t c = 0; c < model->component_count; c++) {
+        if ((point->pinned >> c & 1) != 0) {
             ab_frame_unpin(kv, &kv->blocks[point->blocks[c]]);
         }
     }
-    point->pinned = false;
+    point->pinned = 0;
 }
 
 void ab_session_point_remove(struct ab_kv *kv, struct ab_session *session, uint32_t at,
@@ -365,9 +375,11 @@ static void truncate_checked(struct ab_kv *kv, struct ab_session *session, uint6
         uint64_t stored = kv->models[session->model].has_snapshots
                               ? newest_stored_point(session, token_count)
                               : token_count;
-        ab_record_session(record, ab_session_index(kv, session), stored);
-        ab_session_stored(kv, session, stored);
-        ab_session_let_go(kv, session, record);
+        ab_record_session(record, ab_session_index(kv, session), stored, true);
+        ab_session_stored(kv, session, stored, true);
+        if (session->held_row >= session->stored_rows) {
+            ab_session_let_go(kv, session, record);
+        }
     }
 }
 
@@ -455,7 +467,7 @@ static void point_share(struct ab_kv *kv, const struct ab_restore_point *from,
             continue;
         }
         ab_block_ref(kv, point->blocks[c]);
-        if (point->pinned) {
+        if ((point->pinned >> c & 1) != 0) {
             ab_frame_pin(kv, &kv->blocks[point->blocks[c]]);
         }
     }
@@ -515,7 +527,7 @@ static int fork_locked(struct ab_kv *kv, struct abode_session handle, uint64_t t
         token_count == 0 || ab_session_restore_point(kv, parent, token_count) == token_count;
     const struct ab_restore_point *point = ab_session_point(parent, token_count);
     if (token_count > parent->token_count || !whole ||
-        (model->has_snapshots && token_count > 0 && !point->pinned)) {
+        (model->has_snapshots && token_count > 0 && !ab_point_is_pinned(model, point))) {
         return -EINVAL;
     }
     struct abode_session_opts opts = {.struct_size = sizeof(opts),

@@ -89,9 +89,7 @@ static void walk_session(struct walk *walk)
             }
         }
     }
-    uint32_t kept = ab_points_kept(model);
-    uint32_t first = session->point_count > kept ? session->point_count - kept : 0;
-    for (uint32_t i = first; i < session->point_count; i++) {
+    for (uint32_t i = 0; i < session->point_count; i++) {
         for (uint32_t c = 0; c < model->component_count; c++) {
             if (session->points[i].token_count <= task->token_count &&
                 !ab_component_has_rows(&model->components[c]) &&
@@ -165,7 +163,7 @@ static void session_committed(struct ab_record *record, int status)
     task->commits--;
     kv->transfer->in_flight--;
     if (status == 0) {
-        ab_session_stored(kv, session, task->token_count);
+        ab_session_stored(kv, session, task->token_count, false);
         session->dirty_row = (uint32_t)(task->token_count / model->block_tokens);
         session->note_dirty = false;
         session->stored_promise = (uint8_t)task->promise;
@@ -236,7 +234,7 @@ static void session_commit(struct ab_task *task)
         ab_task_commit(task, part_committed);
         return;
     }
-    ab_record_session(record, task->session, task->token_count);
+    ab_record_session(record, task->session, task->token_count, false);
     task_session(task)->changed = false;
     task->phase = AB_PHASE_COMMIT;
     ab_list_remove(&task->link);

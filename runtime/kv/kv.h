@@ -125,7 +125,7 @@ struct ab_restore_point {
     uint64_t token_count;
     uint32_t blocks[ABODE_COMPONENTS_MAX]; /* of SNAPSHOT and BYTES components, or none */
     bool stored;                           /* part of the committed record */
-    bool pinned;                           /* its frames are, by the attached session */
+    uint8_t pinned; /* bit c: the frame of blocks[c] is, by the attached session */
 };
 struct ab_session {
     struct ab_list lru; /* detached with frames: coldest first */

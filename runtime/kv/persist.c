@@ -280,7 +280,7 @@ static void session_refs(struct ab_kv *kv, struct ab_session *session)
             ab_block_ref(kv, session->points[i].blocks[c]);
         }
     }
-    ab_session_stored(kv, session, session->token_count);
+    ab_session_stored(kv, session, session->token_count, true);
 }
 
 static void sessions_recover(struct ab_kv *kv)

@@ -110,9 +110,12 @@ void ab_record_block_drop(struct ab_record *record, uint32_t block);
 /* What the store shall remember of the session from now on: up to token_count, a restore point.
  * Blocks that the present record names and this one does not are dropped later, by a second record:
  * a checkpoint made in between must find what the committed record names. */
-void ab_record_session(struct ab_record *record, uint32_t session, uint64_t token_count);
-/* That record is committed now (or holds nothing but what was committed before: truncate). */
-void ab_session_stored(struct ab_kv *kv, struct ab_session *session, uint64_t token_count);
+void ab_record_session(struct ab_record *record, uint32_t session, uint64_t token_count,
+                       bool committed);
+/* That record is committed now. committed (both calls): only what the committed record has, cut
+ * shorter (truncate); then it may be said at once. */
+void ab_session_stored(struct ab_kv *kv, struct ab_session *session, uint64_t token_count,
+                       bool committed);
 void ab_session_entry_fill(struct ab_kv *kv, const struct ab_session *session,
                            struct ab_entry_session_put *entry);
 void ab_model_entry_fill(const struct ab_model *model, uint32_t index,

@@ -271,7 +271,7 @@ void ab_record_block_drop(struct ab_record *record, uint32_t index)
 }
 
 static void rows_put(struct ab_record *record, const struct ab_session *session, uint32_t c,
-                     uint32_t first, uint32_t end)
+                     uint32_t first, uint32_t end, bool committed)
 {
     struct ab_kv *kv = record->kv;
     const uint32_t *rows = ab_session_rows(kv, session, c);
@@ -288,6 +288,9 @@ static void rows_put(struct ab_record *record, const struct ab_session *session,
         entry->row = first;
         entry->count = count;
         memcpy(entry + 1, rows + first, count * sizeof(uint32_t));
+        if (committed && session->held[c] != AB_INDEX_NONE && session->held_row - first < count) {
+            ((uint32_t *)(entry + 1))[session->held_row - first] = session->held[c];
+        }
         first += count;
     }
 }
@@ -308,31 +311,30 @@ void ab_session_entry_fill(struct ab_kv *kv, const struct ab_session *session,
     }
 }
 
-/* the newest whole points up to token_count, as many as the model keeps, ascending */
-static uint32_t points_put(struct ab_kv *kv, const struct ab_session *session, uint64_t token_count,
-                           struct ab_entry_point *points)
+/* the newest whole points up to token_count (of the committed ones only, if asked), as many as the
+ * model keeps, ascending */
+static uint32_t points_choose(struct ab_kv *kv, const struct ab_session *session,
+                              uint64_t token_count, bool committed, uint32_t *ret_points)
 {
-    const struct ab_restore_point *chosen[AB_RESTORE_POINTS_MAX];
-    uint32_t count = 0, kept = ab_points_kept(&kv->models[session->model]);
+    uint32_t kept = ab_points_kept(&kv->models[session->model]), count = 0;
+    uint32_t chosen[AB_RESTORE_POINTS_MAX];
     uint64_t limit = token_count;
-    while (count < kept) {
-        uint64_t at = ab_session_restore_point(kv, session, limit);
-        const struct ab_restore_point *point =
-            at == 0 ? NULL : ab_session_point((struct ab_session *)session, at);
-        if (point == NULL) {
-            break;
+    for (uint32_t i = session->point_count; i-- > 0 && count < kept;) {
+        const struct ab_restore_point *point = &session->points[i];
+        bool usable = point->token_count <= limit && (point->stored || !committed);
+        if (usable && ab_point_is_whole(kv, session, point)) {
+            chosen[count++] = i;
+            limit = point->token_count - 1; /* an older one at the same position is superseded */
         }
-        chosen[count++] = point;
-        limit = at - 1;
     }
     for (uint32_t i = 0; i < count; i++) {
-        points[i].token_count = chosen[count - 1 - i]->token_count;
-        memcpy(points[i].blocks, chosen[count - 1 - i]->blocks, sizeof(points[i].blocks));
+        ret_points[i] = chosen[count - 1 - i];
     }
     return count;
 }
 
-void ab_record_session(struct ab_record *record, uint32_t index, uint64_t token_count)
+void ab_record_session(struct ab_record *record, uint32_t index, uint64_t token_count,
+                       bool committed)
 {
     struct ab_kv *kv = record->kv;
     const struct ab_session *session = &kv->sessions[index];
@@ -347,8 +349,11 @@ void ab_record_session(struct ab_record *record, uint32_t index, uint64_t token_
     uint32_t row_first[ABODE_COMPONENTS_MAX] = {0};
     ab_session_entry_fill(kv, session, entry);
     entry->token_count = token_count;
-    if (model->has_snapshots) {
-        entry->point_count = (uint8_t)points_put(kv, session, token_count, points);
+    uint32_t chosen[AB_RESTORE_POINTS_MAX];
+    entry->point_count = (uint8_t)points_choose(kv, session, token_count, committed, chosen);
+    for (uint32_t i = 0; i < entry->point_count; i++) {
+        points[i].token_count = session->points[chosen[i]].token_count;
+        memcpy(points[i].blocks, session->points[chosen[i]].blocks, sizeof(points[i].blocks));
     }
     uint64_t oldest = entry->point_count > 0 ? points[0].token_count : token_count;
     uint32_t rows = ab_rows_of(model, token_count);
@@ -361,7 +366,7 @@ void ab_record_session(struct ab_record *record, uint32_t index, uint64_t token_
     uint32_t known = (uint32_t)(session->stored_tokens / model->block_tokens);
     for (uint32_t c = 0; c < model->component_count; c++) {
         if (ab_component_has_rows(&model->components[c])) {
-            rows_put(record, session, c, AB_MAX(known, row_first[c]), rows);
+            rows_put(record, session, c, AB_MAX(known, row_first[c]), rows, committed);
         }
     }
     if (session->note_dirty) {
@@ -378,22 +383,19 @@ void ab_record_session(struct ab_record *record, uint32_t index, uint64_t token_
     }
 }
 
-void ab_session_stored(struct ab_kv *kv, struct ab_session *session, uint64_t token_count)
+void ab_session_stored(struct ab_kv *kv, struct ab_session *session, uint64_t token_count,
+                       bool committed)
 {
     const struct ab_model *model = &kv->models[session->model];
-    uint64_t limit = token_count, oldest = token_count;
+    uint32_t chosen[AB_RESTORE_POINTS_MAX];
+    uint32_t count = points_choose(kv, session, token_count, committed, chosen);
     for (uint32_t i = 0; i < session->point_count; i++) {
         session->points[i].stored = false;
     }
-    for (uint32_t kept = ab_points_kept(model); kept > 0 && model->has_snapshots; kept--) {
-        uint64_t at = ab_session_restore_point(kv, session, limit);
-        if (at == 0) {
-            break;
-        }
-        ab_session_point(session, at)->stored = true;
-        oldest = at;
-        limit = at - 1;
+    for (uint32_t i = 0; i < count; i++) {
+        session->points[chosen[i]].stored = true;
     }
+    uint64_t oldest = count > 0 ? session->points[chosen[0]].token_count : token_count;
     session->recorded = true;
     session->stored_tokens = token_count;
     session->stored_rows = ab_rows_of(model, token_count);

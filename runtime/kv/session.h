@@ -59,6 +59,11 @@ void ab_session_cut(struct ab_kv *kv, struct ab_session *session, uint64_t token
                     struct ab_record *record);
 void ab_session_point_remove(struct ab_kv *kv, struct ab_session *session, uint32_t at,
                              struct ab_record *record);
+/* all its state is in memory and pinned by the attached session */
+bool ab_point_is_pinned(const struct ab_model *model, const struct ab_restore_point *point);
+/* every component has its state at this position, as far as the tables tell */
+bool ab_point_is_whole(struct ab_kv *kv, const struct ab_session *session,
+                       const struct ab_restore_point *point);
 uint32_t ab_points_kept(const struct ab_model *model); /* restore points with state kept */
 /* Before a token is written into a row that is there already: the row's block becomes the session's
  * own, a copy if others share it. The shared one is held on to while the committed record names it. */

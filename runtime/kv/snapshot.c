@@ -112,16 +112,18 @@ static struct ab_restore_point *point_make(struct ab_kv *kv, struct ab_session *
     if (old != NULL && !old->stored) {
         return old;
     }
-    if (session->point_count == AB_RESTORE_POINTS_MAX || (old != NULL && !old->pinned)) {
+    if (session->point_count == AB_RESTORE_POINTS_MAX ||
+        (old != NULL && !ab_point_is_pinned(&kv->models[session->model], old))) {
         return NULL;
     }
     struct ab_restore_point *point = &session->points[session->point_count++];
-    *point = (struct ab_restore_point){.token_count = session->token_count, .pinned = true};
+    *point = (struct ab_restore_point){.token_count = session->token_count};
     for (uint32_t c = 0; c < ABODE_COMPONENTS_MAX; c++) {
         point->blocks[c] = old == NULL ? AB_INDEX_NONE : old->blocks[c];
         if (point->blocks[c] != AB_INDEX_NONE) {
             ab_block_ref(kv, point->blocks[c]);
-            ab_block_frame_info(kv, &kv->blocks[point->blocks[c]])->pins++;
+            ab_frame_pin(kv, &kv->blocks[point->blocks[c]]);
+            point->pinned |= (uint8_t)(1u << c);
         }
     }
     return point;
@@ -142,10 +144,11 @@ int ab_snapshot_commit(struct ab_kv *kv, struct abode_session handle, uint32_t c
     if (status == 0) {
         uint32_t old = point->blocks[component];
         if (old != AB_INDEX_NONE) {
-            ab_block_frame_info(kv, &kv->blocks[old])->pins--;
+            ab_frame_unpin(kv, &kv->blocks[old]);
             ab_block_unref(kv, old, NULL);
         }
         point->blocks[component] = session->reserved_blocks[component];
+        point->pinned |= (uint8_t)(1u << component); /* the pin of the reserve */
         session->reserved_blocks[component] = AB_INDEX_NONE;
         session->changed = true;
         atomic_fetch_add_explicit(&kv->counters.bytes_accepted,
@@ -168,7 +171,7 @@ int ab_snapshot_get(struct ab_kv *kv, struct abode_session handle, uint32_t comp
     if (status == 0) {
         uint64_t at = ab_session_restore_point(kv, session, session->token_count);
         const struct ab_restore_point *point = at == 0 ? NULL : ab_session_point(session, at);
-        if (point == NULL || !point->pinned) {
+        if (point == NULL || (point->pinned >> component & 1) == 0) {
             status = -ENOENT;
         } else {
             const struct ab_block *block = &kv->blocks[point->blocks[component]];
