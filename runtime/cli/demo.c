@@ -18,7 +18,7 @@
 /* Live state as a share of the store: the rest is room for what each turn makes obsolete. */
 #define STATE_SHARE 0.58
 /* Attached sessions may take this share of the frames, so that there is something to evict. */
-#define ATTACHED_SHARE 0.5
+#define ATTACHED_SHARE 0.75
 #define SECONDS_DEFAULT 45 /* for the conversations; audit and report come after */
 /* Prefill of an 8B model on one H100 at 8k tokens: restoring 128 KiB a token at 3.6 GB/s takes as
  * long as computing does (27,000 tokens/s). The demo's own model is smaller: an assumption, said

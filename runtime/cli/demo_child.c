@@ -224,7 +224,7 @@ static ssize_t pipe_read(struct child *child)
 static bool kill_is_due(const struct child *child)
 {
     if (child->task->phase != DEMO_CONVERSE || child->result->kills >= child->kills_wanted ||
-        child->spilling < SPILLS_FOR_KILL) {
+        child->spilling < (child->task->in_flight > 1 ? SPILLS_FOR_KILL : 1)) {
         return false;
     }
     const double next = (double)(child->result->kills + 1) / (child->kills_wanted + 1);
