@@ -19,7 +19,7 @@
 #define STATE_SHARE 0.58
 /* Attached sessions may take this share of the frames, so that there is something to evict. */
 #define ATTACHED_SHARE 0.75
-#define SECONDS_DEFAULT 45 /* for the conversations; audit and report come after */
+#define SECONDS_DEFAULT 40 /* for the conversations; audit and report come after */
 /* Prefill of an 8B model on one H100 at 8k tokens: restoring 128 KiB a token at 3.6 GB/s takes as
  * long as computing does (27,000 tokens/s). The demo's own model is smaller: an assumption, said
  * in the report. */
@@ -46,7 +46,7 @@ static int options_read(int argc, char **argv, struct demo_options *options)
         {"keep", 'k', CLI_FLAG, &options->keep, NULL, "leave the store, for inspect and verify", 0,
          0},
         {"seconds", 't', CLI_NUMBER, &options->seconds, "S",
-         "begin no new turn after this many seconds (45)", 1, 1e6},
+         "begin no new turn after this many seconds (40)", 1, 1e6},
         {"kills", 0, CLI_COUNT, &options->kills, "N", "how often a host is killed with -9 (2)", 0,
          100},
         {"seed", 0, CLI_COUNT, &options->seed, "N", "of the conversations and the kills (1)", 0,
@@ -141,10 +141,12 @@ static int workload_fit(const struct demo_options *options, struct demo_task *ta
     return CLI_OK;
 }
 
-static uint32_t segment_bytes_choose(uint64_t store_bytes)
+/* 64 segments or more recycle well; a segment holds several of the largest blocks. */
+static uint32_t segment_bytes_choose(uint64_t store_bytes, const struct workload *workload)
 {
+    const uint64_t block_bytes = workload_block_bytes_max(workload);
     uint32_t bytes = 64u << 20;
-    while (bytes > 1u << 20 && store_bytes / bytes < 64) { /* 64: enough to recycle well */
+    while (bytes > 1u << 20 && store_bytes / bytes < 64 && bytes / 2 >= 4 * block_bytes) {
         bytes /= 2;
     }
     return bytes;
@@ -273,7 +275,6 @@ int cli_demo(int argc, char **argv)
     task->log_level = options.verbose ? ABODE_LOG_INFO : ABODE_LOG_ERROR;
     task->memory_bytes = (uint64_t)(FRAMES_SHARE * (double)options.memory_bytes);
     task->store_bytes = options.store_bytes;
-    task->segment_bytes = segment_bytes_choose(options.store_bytes);
     result->seed = options.seed;
     result->prefill_rate = options.prefill_rate;
     result->memory_bytes = options.memory_bytes;
@@ -286,6 +287,7 @@ int cli_demo(int argc, char **argv)
         const uint32_t count = result->workload.conversation_count;
         result->sessions = cli_alloc(count, sizeof(*result->sessions));
         const double hours = (double)result->workload.span_ms / 3.6e6;
+        task->segment_bytes = segment_bytes_choose(options.store_bytes, &result->workload);
         task->seconds_per_hour = options.seconds / (hours > 0 ? hours : 1);
         cli_signals_catch();
         code = scratches_open(&options, task, scratches);

@@ -14,6 +14,9 @@
 #include <string.h>
 
 #define PREFILL_CHUNK_TOKENS 512 /* tokens of a prompt that a host computes at once */
+/* Recurrent state is kept so often along a long prompt, as hosts of such models do: window rows
+ * behind the kept points are needed no more and give their frames back. */
+#define SNAPSHOT_STEP_TOKENS 2048
 #define SPANS_MAX 64
 #define ROWS_SEALED_MAX 8        /* by one append of PREFILL_CHUNK_TOKENS */
 #define BREATHE_BYTES (2u << 20) /* work between two looks at the queue: about a millisecond */
@@ -430,6 +433,32 @@ static void row_key_restore(struct host *host, uint32_t conversation, uint64_t t
     free(keys);
 }
 
+static int snapshots_write(struct work *work, uint32_t conversation, uint64_t token_count)
+{
+    const enum workload_model model = work->host->workload.conversations[conversation].model;
+    int result = 0;
+    for (uint32_t i = HYBRID_SNAPSHOT; i < component_count(model) && result >= 0; i++) {
+        result = snapshot_write(work, conversation, i, token_count);
+    }
+    return result;
+}
+
+static int prompt_append(struct work *work, uint32_t conversation, uint64_t position, uint64_t end)
+{
+    int result = 0;
+    while (position < end && result >= 0) {
+        const uint64_t rest = end - position;
+        const uint64_t tokens = rest < SNAPSHOT_STEP_TOKENS ? rest : SNAPSHOT_STEP_TOKENS;
+        result =
+            tokens_append(work, conversation, position, position + tokens, PREFILL_CHUNK_TOKENS);
+        position += tokens;
+        if (result >= 0 && position < end) {
+            result = snapshots_write(work, conversation, position);
+        }
+    }
+    return result;
+}
+
 int state_append(struct host *host, uint32_t conversation, uint32_t turn)
 {
     const struct conversation *it = &host->workload.conversations[conversation];
@@ -449,12 +478,12 @@ int state_append(struct host *host, uint32_t conversation, uint32_t turn)
     }
     /* A prompt is computed in chunks, an answer comes token by token. */
     const uint64_t prompt_end = plan->token_count - plan->answer_tokens;
-    result = tokens_append(&work, conversation, info.token_count, prompt_end, PREFILL_CHUNK_TOKENS);
+    result = prompt_append(&work, conversation, info.token_count, prompt_end);
     if (result >= 0) {
         result = tokens_append(&work, conversation, prompt_end, plan->token_count, 1);
     }
-    for (uint32_t i = HYBRID_SNAPSHOT; i < component_count(it->model) && result >= 0; i++) {
-        result = snapshot_write(&work, conversation, i, plan->token_count);
+    if (result >= 0) {
+        result = snapshots_write(&work, conversation, plan->token_count);
     }
     if (result < 0) {
         return result;

@@ -60,7 +60,7 @@ static int line_take(struct inspect *inspect, const char *text, size_t size)
 {
     json_error_t error;
     json_t *line = json_loadb(text, size, 0, &error);
-    const char *type = json_string_value(json_object_get(line, "type"));
+    const char *type = json_string_value(json_object_get(line, "kind"));
     struct group *group = type != NULL ? group_of(inspect, type) : NULL;
     if (group == NULL) {
         (void)fprintf(stderr, "abode: inspect: a line that is not understood: %.*s\n",
@@ -210,7 +210,7 @@ static void list_print(json_t *line)
     json_object_foreach(line, key, value)
     {
         char text[4 * CELL_BYTES];
-        if (strcmp(key, "type") == 0) {
+        if (strcmp(key, "kind") == 0) {
             continue;
         }
         member_text(key, value, text, sizeof(text));
@@ -225,17 +225,51 @@ struct columns {
     char cells[CLI_TABLE_COLUMNS_MAX][CELL_BYTES];
 };
 
+/* A session has more to tell than a line holds: these, in this order; --json tells all. */
+static const char *const session_columns[][2] = {
+    {"name", "name"},
+    {"model", ">model"},
+    {"attached", "attached"},
+    {"tokens", ">tokens"},
+    {"bytes_state", ">state"},
+    {"bytes_resident", ">in memory"},
+    {"bytes_stored", ">in store"},
+    {"places", "places"},
+};
+
+static bool column_is_known(const struct columns *columns, const char *key)
+{
+    bool known = strcmp(key, "kind") == 0;
+    for (uint32_t i = 0; i < columns->count && !known; i++) {
+        known = strcmp(columns->keys[i], key) == 0;
+    }
+    return known;
+}
+
 static void columns_choose(const struct group *group, struct columns *ret)
 {
     const char *key;
     json_t *value;
+    size_t row;
+    json_t *line;
     ret->count = 0;
-    json_object_foreach(json_array_get(group->lines, 0), key, value)
+    if (strcmp(group->type, "session") == 0) {
+        for (uint32_t i = 0; i < sizeof(session_columns) / sizeof(session_columns[0]); i++) {
+            ret->keys[i] = session_columns[i][0];
+            (void)snprintf(ret->header[i], CELL_BYTES, "%s", session_columns[i][1]);
+            ret->count++;
+        }
+        return;
+    }
+    json_array_foreach(group->lines, row, line)
     {
-        if (strcmp(key, "type") != 0 && ret->count < CLI_TABLE_COLUMNS_MAX) {
-            (void)snprintf(ret->header[ret->count], CELL_BYTES, "%s%s",
-                           json_is_number(value) ? ">" : "", key);
-            ret->keys[ret->count++] = key;
+        json_object_foreach(line, key, value)
+        {
+            if (ret->count < CLI_TABLE_COLUMNS_MAX && !column_is_known(ret, key)) {
+                (void)snprintf(ret->header[ret->count], CELL_BYTES, "%s%s",
+                               json_is_number(value) ? ">" : "", key);
+                ret->keys[ret->count++] = key;
+            }
         }
     }
 }

@@ -12,10 +12,10 @@
 #include <sys/resource.h>
 #include <sys/utsname.h>
 
-#define STORE_BYTES (32u << 20)
-#define SEGMENT_BYTES (1u << 20)
+#define STORE_BYTES (64u << 20)
+#define SEGMENT_BYTES (4u << 20)
 #define MEMORY_BYTES (64u << 20) /* 32 huge pages: enough to see whether they are given */
-#define BLOCK_BYTES (2u << 20)
+#define BLOCK_BYTES (1u << 20)
 #define NODES_MAX 1024
 #define DEVICES_MAX 64
 

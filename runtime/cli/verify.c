@@ -10,7 +10,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define DAMAGE_LINES_MAX 100 /* as text; all are counted, and all are in --json */
+#define DAMAGE_LINES_MAX 20 /* as text; all are counted, and all are in --json */
+#define NAME_BYTES_SHOWN 8  /* the start of a digest is enough to find it by */
 
 struct verify_options {
     uint64_t io;
@@ -25,18 +26,20 @@ struct verify {
     json_t *damages;
 };
 
-static void name_text(const struct abode_key *name, char *ret_text, size_t capacity)
+static bool name_is_known(const struct abode_key *name)
 {
     static const struct abode_key none;
-    if (memcmp(name, &none, sizeof(none)) == 0) {
-        (void)snprintf(ret_text, capacity, "a session without a name");
-        return;
+    return memcmp(name, &none, sizeof(none)) != 0;
+}
+
+static void name_text(const struct abode_key *name, uint32_t byte_count, char *ret_text)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (uint32_t i = 0; i < byte_count; i++) {
+        ret_text[2 * i] = digits[name->bytes[i] >> 4];
+        ret_text[2 * i + 1] = digits[name->bytes[i] & 15];
     }
-    (void)snprintf(ret_text, capacity, "session ");
-    for (uint32_t i = 0; i < 8; i++) { /* the start of a digest is enough to find it by */
-        const size_t used = strlen(ret_text);
-        (void)snprintf(ret_text + used, capacity - used, "%02x", name->bytes[i]);
-    }
+    ret_text[2 * byte_count] = 0;
 }
 
 static int progressed(void *context, uint64_t bytes_done, uint64_t bytes_total)
@@ -50,19 +53,26 @@ static int progressed(void *context, uint64_t bytes_done, uint64_t bytes_total)
     return cli_interrupted ? -EINTR : 0;
 }
 
+static void damage_json_add(struct verify *verify, const struct abode_damage *damage)
+{
+    char name[2 * sizeof(damage->session_name.bytes) + 1];
+    const bool known = name_is_known(&damage->session_name);
+    name_text(&damage->session_name, sizeof(damage->session_name.bytes), name);
+    json_t *object =
+        json_pack("{s:s, s:s?, s:I, s:I, s:i, s:I, s:I, s:s}", "file", damage->file, "session",
+                  known ? name : NULL, "offset", (json_int_t)damage->offset, "bytes",
+                  (json_int_t)damage->bytes, "component", (int)damage->component, "token_first",
+                  (json_int_t)damage->token_first, "token_count", (json_int_t)damage->token_count,
+                  "why", abode_strerror(damage->status));
+    (void)json_array_append_new(verify->damages, cli_json(object));
+}
+
 static void damaged(void *context, const struct abode_damage *damage)
 {
     struct verify *verify = context;
-    char name[64];
-    name_text(&damage->session_name, name, sizeof(name));
     verify->damage_count++;
     if (verify->json) {
-        json_t *object = json_pack(
-            "{s:s, s:s, s:I, s:I, s:i, s:I, s:I, s:s}", "file", damage->file, "session", name,
-            "offset", (json_int_t)damage->offset, "bytes", (json_int_t)damage->bytes, "component",
-            (int)damage->component, "token_first", (json_int_t)damage->token_first, "token_count",
-            (json_int_t)damage->token_count, "why", abode_strerror(damage->status));
-        (void)json_array_append_new(verify->damages, cli_json(object));
+        damage_json_add(verify, damage);
     }
     if (verify->damage_count > DAMAGE_LINES_MAX) {
         return;
@@ -70,12 +80,16 @@ static void damaged(void *context, const struct abode_damage *damage)
     cli_progress_end(&verify->progress);
     printf("damaged: %s, bytes %" PRIu64 " to %" PRIu64 ": %s\n", damage->file, damage->offset,
            damage->offset + damage->bytes, abode_strerror(damage->status));
+    char name[2 * NAME_BYTES_SHOWN + 1];
+    name_text(&damage->session_name, NAME_BYTES_SHOWN, name);
+    printf("         %s%s, component %u",
+           name_is_known(&damage->session_name) ? "session " : "of no session with a name",
+           name_is_known(&damage->session_name) ? name : "", damage->component);
     if (damage->token_count > 0) {
-        printf("         %s, component %u, tokens %" PRIu64 " to %" PRIu64 "\n", name,
-               damage->component, damage->token_first, damage->token_first + damage->token_count);
-    } else {
-        printf("         component %u, used by no session\n", damage->component);
+        printf(", tokens %" PRIu64 " to %" PRIu64, damage->token_first,
+               damage->token_first + damage->token_count);
     }
+    printf("\n");
 }
 
 static int report(const struct verify *verify, const struct abode_verify_report *report)

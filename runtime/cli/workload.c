@@ -318,6 +318,16 @@ uint32_t model_row_planes(enum workload_model model)
     return model == MODEL_HYBRID ? ROW_PLANES : ATTENTION_PLANES;
 }
 
+uint64_t workload_block_bytes_max(const struct workload *workload)
+{
+    const uint64_t width = workload->plane_token_bytes;
+    const uint64_t row = width * MODEL_BLOCK_TOKENS * ATTENTION_PLANES;
+    const uint64_t snapshot = width * SNAPSHOT_PLANE_TOKENS * SNAPSHOT_PLANES;
+    const uint64_t bytes = 4 * workload->tokens_max + HYBRID_BYTES_EXTRA;
+    const uint64_t most = row > snapshot ? row : snapshot;
+    return bytes > most ? bytes : most;
+}
+
 static void hybrid_make(const struct workload *workload, struct model_shape *ret)
 {
     for (uint32_t i = 0; i < ROW_PLANES; i++) {

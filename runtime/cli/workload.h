@@ -93,6 +93,7 @@ struct model_shape {            /* abode_model_desc with what it points to */
 void model_shape_make(const struct workload *workload, enum workload_model model,
                       uint64_t memory_bytes, struct model_shape *ret);
 uint32_t model_row_planes(enum workload_model model); /* of each PAGED and WINDOW component */
+uint64_t workload_block_bytes_max(const struct workload *workload); /* largest block of all */
 /* Share of the memory that this model should get, 0 .. 1, by its share of the state. */
 double model_memory_share(const struct workload *workload, enum workload_model model);
 
