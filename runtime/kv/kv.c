@@ -115,7 +115,7 @@ void ab_kv_close(struct ab_kv *kv)
         return;
     }
     const struct ab_os *os = kv->os;
-    ab_models_close(kv);
+    ab_models_forget(kv);
     for (uint32_t i = 0; i < kv->session_high; i++) {
         os->free(os, kv->sessions[i].note);
     }

@@ -230,7 +230,8 @@ uint64_t ab_kv_metadata_bytes(struct ab_kv *kv);
 /* ---- model.c ---- */
 int ab_model_declare(struct ab_kv *kv, const struct abode_model_desc *desc,
                      uint32_t *ret_model) AB_MUST_CHECK;
-void ab_models_close(struct ab_kv *kv);
+void ab_models_close(struct ab_kv *kv);  /* frames; rings forget them */
+void ab_models_forget(struct ab_kv *kv); /* tables; after the store's last checkpoint */
 /* the replay's side: known, not declared */
 int ab_model_tables_open(struct ab_kv *kv, struct ab_model *model) AB_MUST_CHECK;
 static inline bool ab_component_has_rows(const struct ab_component *component)

@@ -355,6 +355,13 @@ void ab_models_close(struct ab_kv *kv)
         for (uint32_t c = 0; declared && c < model->component_count; c++) {
             frames_close(kv, &model->components[c]);
         }
+    }
+}
+
+void ab_models_forget(struct ab_kv *kv)
+{
+    for (uint32_t i = 0; i < AB_MODELS_MAX; i++) {
+        struct ab_model *model = &kv->models[i];
         if (model->tables != NULL) {
             (void)kv->os->munmap(kv->os, model->tables,
                                  kv->session_max * model->table_stride * sizeof(uint32_t));

@@ -243,6 +243,20 @@ static bool block_usable(const struct ab_kv *kv, uint32_t index)
            ab_block_is_stored(&kv->blocks[index]);
 }
 
+static bool block_missing(struct ab_kv *kv, const struct ab_session *session, uint32_t c,
+                          uint64_t token, uint32_t block)
+{
+    if (block_usable(kv, block)) {
+        return false;
+    }
+    ab_log(kv->log, AB_LOG_ERROR,
+           "session %u (%llu tokens) is given up: the journal does not have block %u of component "
+           "%u at token %llu; flags %u",
+           ab_session_index(kv, session), (unsigned long long)session->token_count, block, c,
+           (unsigned long long)token, block < kv->block_high ? kv->blocks[block].flags : 0);
+    return true;
+}
+
 static bool session_is_whole(struct ab_kv *kv, const struct ab_session *session)
 {
     const struct ab_model *model = &kv->models[session->model];
@@ -250,14 +264,15 @@ static bool session_is_whole(struct ab_kv *kv, const struct ab_session *session)
         if (ab_component_has_rows(&model->components[c])) {
             const uint32_t *rows = ab_session_rows(kv, session, c);
             for (uint32_t row = session->row_first[c]; row < session->row_count; row++) {
-                if (!block_usable(kv, rows[row])) {
+                if (block_missing(kv, session, c, (uint64_t)row * model->block_tokens, rows[row])) {
                     return false;
                 }
             }
             continue;
         }
         for (uint32_t i = 0; i < session->point_count; i++) {
-            if (!block_usable(kv, session->points[i].blocks[c])) {
+            const struct ab_restore_point *point = &session->points[i];
+            if (block_missing(kv, session, c, point->token_count, point->blocks[c])) {
                 return false;
             }
         }
@@ -296,8 +311,6 @@ static void sessions_recover(struct ab_kv *kv)
             continue;
         }
         if (found) {
-            ab_log(kv->log, AB_LOG_ERROR,
-                   "session %u names blocks that the journal does not have: it is given up", i);
             kv->session_used++; /* release counts it down */
             ab_session_release(kv, session);
             continue;
@@ -314,16 +327,21 @@ int ab_persist_recovered(struct ab_kv *kv)
         ab_blocks_sweep(kv);
         return 0;
     }
+    ab_blocks_sweep(kv);
+    struct ab_record *record = ab_record_new(kv);
+    if (record == NULL) {
+        return -ENOMEM;
+    }
+    int status = 0;
+    ab_lock_take(&kv->lock);
     /* blocks whose session record never came, and without a key: nobody can ask for them */
     for (uint32_t i = 0; i < kv->block_high; i++) {
         const uint8_t flags = kv->blocks[i].flags;
         if ((flags & AB_BLOCK_USED) != 0 && (flags & (AB_BLOCK_OWNED | AB_BLOCK_KEYED)) == 0) {
-            block_forget(kv, i);
+            ab_record_block_drop(record, i);
         }
     }
-    ab_blocks_sweep(kv);
-    int status = 0;
-    ab_lock_take(&kv->lock);
+    ab_record_submit(record, AB_PROMISE_WRITTEN);
     for (uint32_t i = 0; i < kv->session_high && status == 0; i++) {
         struct ab_session *session = &kv->sessions[i];
         if (session->state == AB_SESSION_DETACHED && !session->named) {
