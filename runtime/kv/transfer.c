@@ -226,8 +226,11 @@ static uint64_t batch_bytes(const struct ab_batch *batch)
 bool ab_batch_add(struct ab_kv *kv, struct ab_batch *batch, uint32_t index)
 {
     struct ab_block *block = &kv->blocks[index];
+    /* an extent lies in one segment, and segments may be smaller than a batch */
+    const uint64_t extent_bytes = (uint64_t)ab_store_extent_pages_max(kv->store) * AB_PAGE;
+    const uint64_t bytes_max = AB_MIN(extent_bytes, AB_BATCH_BYTES);
     if (batch->count == AB_BATCH_ITEMS ||
-        (batch->count > 0 && batch_bytes(batch) + block->bytes > AB_BATCH_BYTES)) {
+        (batch->count > 0 && batch_bytes(batch) + block->bytes > bytes_max)) {
         return false;
     }
     struct ab_move *move = ab_move_new(kv, batch->task, AB_MOVE_SPILL, index);
