@@ -17,8 +17,6 @@
 #define FRAMES_SHARE 0.75
 /* Live state as a share of the store: the rest is room for what each turn makes obsolete. */
 #define STATE_SHARE 0.58
-/* Attached sessions may take this share of the frames, so that there is something to evict. */
-#define ATTACHED_SHARE 0.75
 #define SECONDS_DEFAULT 40 /* for the conversations; audit and report come after */
 /* Prefill of an 8B model on one H100 at 8k tokens: restoring 128 KiB a token at 3.6 GB/s takes as
  * long as computing does (27,000 tokens/s). The demo's own model is smaller: an assumption, said
@@ -121,18 +119,18 @@ static int workload_fit(const struct demo_options *options, struct demo_task *ta
             cli_bytes_text(workload->bytes_state).text, cli_bytes_text(options->memory_bytes).text,
             cli_bytes_text((uint64_t)need).text);
     }
-    const double share = ATTACHED_SHARE * model_memory_share(workload, MODEL_HYBRID);
-    const double room = share * (double)task->memory_bytes - (double)workload->bytes_prefixes;
-    const double fit = room / (double)workload->bytes_session_max;
-    if (fit < 1) {
+    struct memory_plan plan;
+    task->in_flight = (uint32_t)options->in_flight;
+    while (task->in_flight > 0 &&
+           workload_memory_plan(workload, task->memory_bytes, task->in_flight, &plan) < 0) {
+        task->in_flight--;
+    }
+    if (task->in_flight == 0) {
         return cli_usage("give more --memory, more --sessions, or a smaller --store-size",
-                         "demo: the largest session has %s, too much for --memory %s",
-                         cli_bytes_text(workload->bytes_session_max).text,
+                         "demo: --memory %s is too little for the largest session",
                          cli_bytes_text(options->memory_bytes).text);
     }
-    task->in_flight = (uint32_t)options->in_flight;
-    if (fit < (double)options->in_flight) {
-        task->in_flight = (uint32_t)fit;
+    if (task->in_flight < options->in_flight) {
         (void)fprintf(stderr,
                       "abode: demo: memory for %u overlapping conversations, not %llu: "
                       "give more --memory\n",

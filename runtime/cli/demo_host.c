@@ -520,13 +520,11 @@ static int runtime_open(struct host *host, struct cli_log *log)
         (void)cli_fail(result, NULL, "demo: opening the store '%s'", paths[0]);
         return result;
     }
+    struct memory_plan plan;
+    result = workload_memory_plan(&host->workload, task->memory_bytes, task->in_flight, &plan);
     for (uint32_t i = 0; i < MODEL_COUNT && result >= 0; i++) {
         struct model_shape shape;
-        const double share = model_memory_share(&host->workload, i);
-        /* the last model gets what is left; rounding must not ask for more than there is */
-        const uint64_t bytes =
-            i + 1 == MODEL_COUNT ? 0 : (uint64_t)(share * (double)task->memory_bytes);
-        model_shape_make(&host->workload, i, bytes, &shape);
+        model_shape_make(&host->workload, i, &plan, &shape);
         result = abode_model_add(host->runtime, &shape.desc, &host->models[i]);
     }
     if (result >= 0) {

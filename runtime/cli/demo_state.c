@@ -14,9 +14,6 @@
 #include <string.h>
 
 #define PREFILL_CHUNK_TOKENS 512 /* tokens of a prompt that a host computes at once */
-/* Recurrent state is kept so often along a long prompt, as hosts of such models do: window rows
- * behind the kept points are needed no more and give their frames back. */
-#define SNAPSHOT_STEP_TOKENS 2048
 #define SPANS_MAX 64
 #define ROWS_SEALED_MAX 8        /* by one append of PREFILL_CHUNK_TOKENS */
 #define BREATHE_BYTES (2u << 20) /* work between two looks at the queue: about a millisecond */
@@ -200,7 +197,7 @@ static size_t snapshot_bytes(const struct host *host, uint32_t component, uint64
         return 4 * token_count + HYBRID_BYTES_EXTRA;
     }
     struct model_shape shape;
-    model_shape_make(&host->workload, MODEL_HYBRID, 0, &shape);
+    model_shape_make(&host->workload, MODEL_HYBRID, NULL, &shape);
     size_t size = 0;
     for (uint32_t i = 0; i < shape.components[component].plane_count; i++) {
         size += shape.snapshot_planes[i].bytes_per_block;
@@ -261,7 +258,7 @@ void state_row_keys(const struct host *host, uint32_t conversation, uint32_t row
     struct model_shape shape;
     uint32_t tokens[MODEL_BLOCK_TOKENS];
     struct abode_key key;
-    model_shape_make(&host->workload, MODEL_ATTENTION, 0, &shape);
+    model_shape_make(&host->workload, MODEL_ATTENTION, NULL, &shape);
     abode_key_root(shape.desc.tag, tenant, sizeof(tenant) - 1, NULL, 0, &key);
     for (uint32_t row = 0; row < row_count; row++) {
         for (uint32_t t = 0; t < MODEL_BLOCK_TOKENS; t++) {
@@ -427,7 +424,7 @@ static void row_key_restore(struct host *host, uint32_t conversation, uint64_t t
         session->row_key = keys[rows - 1];
     } else {
         struct model_shape shape;
-        model_shape_make(&host->workload, MODEL_ATTENTION, 0, &shape);
+        model_shape_make(&host->workload, MODEL_ATTENTION, NULL, &shape);
         abode_key_root(shape.desc.tag, "demo", 4, NULL, 0, &session->row_key);
     }
     free(keys);
@@ -448,7 +445,8 @@ static int prompt_append(struct work *work, uint32_t conversation, uint64_t posi
     int result = 0;
     while (position < end && result >= 0) {
         const uint64_t rest = end - position;
-        const uint64_t tokens = rest < SNAPSHOT_STEP_TOKENS ? rest : SNAPSHOT_STEP_TOKENS;
+        const uint64_t tokens =
+            rest < MODEL_SNAPSHOT_STEP_TOKENS ? rest : MODEL_SNAPSHOT_STEP_TOKENS;
         result =
             tokens_append(work, conversation, position, position + tokens, PREFILL_CHUNK_TOKENS);
         position += tokens;

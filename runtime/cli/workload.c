@@ -35,11 +35,6 @@
 #define PREFIX_COUNT 3            /* two for chats, one per model, and one for agents */
 #define WIDTH_STEP_BYTES 16
 #define WIDTH_BYTES_MAX 4096
-#define ROW_PLANES 8        /* 4 layers, K and V */
-#define ATTENTION_PLANES 16 /* 8 layers, K and V */
-#define SNAPSHOT_PLANES 8
-#define SNAPSHOT_PLANE_TOKENS 512 /* a recurrent layer's state weighs as much as these tokens' K */
-#define SNAPSHOTS_KEPT 2
 
 struct quantile {
     uint32_t percent;
@@ -214,67 +209,26 @@ static void events_sort(struct workload *workload)
     free(keys);
 }
 
-/* ---- size ------------------------------------------------------------------------------------ */
+/* ---- width ----------------------------------------------------------------------------------- */
 
-static uint64_t tokens_in_blocks(uint64_t tokens)
-{
-    return (tokens + MODEL_BLOCK_TOKENS - 1) / MODEL_BLOCK_TOKENS * MODEL_BLOCK_TOKENS;
-}
-
-/* Bytes of a session's state per byte of width, rows below prefix_tokens left out if shared. */
-static uint64_t session_widths(const struct conversation *conversation, uint64_t tokens,
-                               bool share_prefix)
-{
-    const uint64_t own =
-        tokens_in_blocks(tokens - (share_prefix ? conversation->prefix_tokens : 0));
-    if (conversation->model == MODEL_ATTENTION) {
-        return own * ATTENTION_PLANES;
-    }
-    const uint64_t window_max = MODEL_WINDOW_TOKENS + MODEL_BLOCK_TOKENS;
-    const uint64_t window =
-        tokens_in_blocks(tokens) < window_max ? tokens_in_blocks(tokens) : window_max;
-    return (own + window) * ROW_PLANES +
-           (uint64_t)SNAPSHOTS_KEPT * SNAPSHOT_PLANES * SNAPSHOT_PLANE_TOKENS;
-}
-
-static uint64_t session_host_bytes(const struct conversation *conversation, uint64_t tokens)
-{
-    return conversation->model == MODEL_ATTENTION
-               ? 0
-               : SNAPSHOTS_KEPT * (4 * tokens + HYBRID_BYTES_EXTRA);
-}
-
-static uint64_t tokens_last(const struct workload *workload, const struct conversation *c)
-{
-    return workload->turns[c->turn_first + c->turn_count - 1].token_count;
-}
-
+/* State grows with the width, but for the host's bytes: the widest that fits is taken. */
 static int width_choose(struct workload *workload, uint64_t state_bytes)
 {
-    uint64_t widths = 0, widths_prefixes = 0, widths_max = 0, host_bytes = 0;
-    for (uint32_t i = 0; i < workload->conversation_count; i++) {
-        const struct conversation *conversation = &workload->conversations[i];
-        const uint64_t tokens = tokens_last(workload, conversation);
-        const uint64_t whole = session_widths(conversation, tokens, false);
-        const bool prefix = conversation->kind == CONVERSATION_PREFIX;
-        widths += conversation->ends ? 0 : session_widths(conversation, tokens, !prefix);
-        widths_prefixes += prefix ? whole : 0;
-        widths_max = whole > widths_max ? whole : widths_max;
-        host_bytes += conversation->ends ? 0 : session_host_bytes(conversation, tokens);
-    }
+    workload->plane_token_bytes = 0;
+    const uint64_t host_bytes = workload_state_bytes(workload);
+    workload->plane_token_bytes = WIDTH_STEP_BYTES;
+    const uint64_t step_bytes = workload_state_bytes(workload) - host_bytes;
     const uint64_t room = state_bytes > host_bytes ? state_bytes - host_bytes : 0;
-    uint64_t width = room / widths / WIDTH_STEP_BYTES * WIDTH_STEP_BYTES;
-    if (width < WIDTH_STEP_BYTES) {
+    const uint64_t steps = room / step_bytes;
+    if (steps == 0) {
         return -ERANGE;
     }
-    width = width > WIDTH_BYTES_MAX ? WIDTH_BYTES_MAX : width;
-    workload->plane_token_bytes = (uint32_t)width;
-    workload->token_bytes[MODEL_HYBRID] = ROW_PLANES * width;
-    workload->token_bytes[MODEL_ATTENTION] = ATTENTION_PLANES * width;
-    workload->bytes_state = widths * width + host_bytes;
-    workload->bytes_prefixes = widths_prefixes * width;
-    workload->bytes_session_max =
-        widths_max * width + 4 * workload->tokens_max + HYBRID_BYTES_EXTRA;
+    const uint64_t width = steps * WIDTH_STEP_BYTES;
+    workload->plane_token_bytes = (uint32_t)(width > WIDTH_BYTES_MAX ? WIDTH_BYTES_MAX : width);
+    workload->bytes_state = workload_state_bytes(workload);
+    for (uint32_t i = 0; i < MODEL_COUNT; i++) {
+        workload->token_bytes[i] = (uint64_t)model_row_planes(i) * workload->plane_token_bytes;
+    }
     return 0;
 }
 
@@ -309,93 +263,6 @@ void workload_free(struct workload *workload)
     free(workload->turns);
     free(workload->events);
     memset(workload, 0, sizeof(*workload));
-}
-
-/* ---- models ---------------------------------------------------------------------------------- */
-
-uint32_t model_row_planes(enum workload_model model)
-{
-    return model == MODEL_HYBRID ? ROW_PLANES : ATTENTION_PLANES;
-}
-
-uint64_t workload_block_bytes_max(const struct workload *workload)
-{
-    const uint64_t width = workload->plane_token_bytes;
-    const uint64_t row = width * MODEL_BLOCK_TOKENS * ATTENTION_PLANES;
-    const uint64_t snapshot = width * SNAPSHOT_PLANE_TOKENS * SNAPSHOT_PLANES;
-    const uint64_t bytes = 4 * workload->tokens_max + HYBRID_BYTES_EXTRA;
-    const uint64_t most = row > snapshot ? row : snapshot;
-    return bytes > most ? bytes : most;
-}
-
-static void hybrid_make(const struct workload *workload, struct model_shape *ret)
-{
-    for (uint32_t i = 0; i < ROW_PLANES; i++) {
-        ret->row_planes[i].bytes_per_block = MODEL_BLOCK_TOKENS * workload->plane_token_bytes;
-    }
-    for (uint32_t i = 0; i < SNAPSHOT_PLANES; i++) {
-        ret->snapshot_planes[i].bytes_per_block =
-            SNAPSHOT_PLANE_TOKENS * workload->plane_token_bytes;
-    }
-    ret->components[HYBRID_PAGED] = (struct abode_component){
-        .kind = ABODE_PAGED, .plane_count = ROW_PLANES, .planes = ret->row_planes};
-    ret->components[HYBRID_WINDOW] = (struct abode_component){.kind = ABODE_WINDOW,
-                                                              .window_tokens = MODEL_WINDOW_TOKENS,
-                                                              .plane_count = ROW_PLANES,
-                                                              .planes = ret->row_planes};
-    ret->components[HYBRID_SNAPSHOT] = (struct abode_component){.kind = ABODE_SNAPSHOT,
-                                                                .snapshots_kept = SNAPSHOTS_KEPT,
-                                                                .plane_count = SNAPSHOT_PLANES,
-                                                                .planes = ret->snapshot_planes};
-    ret->components[HYBRID_BYTES] =
-        (struct abode_component){.kind = ABODE_BYTES,
-                                 .snapshots_kept = SNAPSHOTS_KEPT,
-                                 .bytes_max = 4 * workload->tokens_max + HYBRID_BYTES_EXTRA};
-    ret->desc.component_count = MODEL_COMPONENTS;
-}
-
-void model_shape_make(const struct workload *workload, enum workload_model model,
-                      uint64_t memory_bytes, struct model_shape *ret)
-{
-    memset(ret, 0, sizeof(*ret));
-    if (model == MODEL_HYBRID) {
-        hybrid_make(workload, ret);
-    } else {
-        for (uint32_t i = 0; i < ATTENTION_PLANES; i++) {
-            ret->row_planes[i].bytes_per_block = MODEL_BLOCK_TOKENS * workload->plane_token_bytes;
-        }
-        ret->components[0] = (struct abode_component){
-            .kind = ABODE_PAGED, .plane_count = ATTENTION_PLANES, .planes = ret->row_planes};
-        ret->desc.component_count = 1;
-    }
-    uint64_t tokens = 0, count = 0;
-    for (uint32_t i = 0; i < workload->session_count; i++) {
-        const struct conversation *conversation = &workload->conversations[i];
-        const bool counts = conversation->model == model;
-        tokens += counts ? tokens_last(workload, conversation) - conversation->prefix_tokens : 0;
-        count += counts;
-    }
-    ret->desc.struct_size = sizeof(ret->desc);
-    ret->desc.components = ret->components;
-    ret->desc.block_tokens = MODEL_BLOCK_TOKENS;
-    ret->desc.session_tokens_max = tokens_in_blocks(workload->tokens_max);
-    ret->desc.session_tokens_typical = count == 0 ? MODEL_BLOCK_TOKENS : tokens / count + 1;
-    ret->desc.memory_bytes = memory_bytes;
-    /* the width belongs to the tag: state of another width is another model's */
-    (void)snprintf((char *)ret->desc.tag, sizeof(ret->desc.tag), "abode-demo-%s-%u",
-                   model == MODEL_HYBRID ? "hybrid" : "attention", workload->plane_token_bytes);
-}
-
-double model_memory_share(const struct workload *workload, enum workload_model model)
-{
-    uint64_t widths[MODEL_COUNT] = {0};
-    for (uint32_t i = 0; i < workload->conversation_count; i++) {
-        const struct conversation *conversation = &workload->conversations[i];
-        const bool prefix = conversation->kind == CONVERSATION_PREFIX;
-        widths[conversation->model] +=
-            session_widths(conversation, tokens_last(workload, conversation), !prefix);
-    }
-    return (double)widths[model] / (double)(widths[MODEL_HYBRID] + widths[MODEL_ATTENTION]);
 }
 
 /* ---- one conversation ------------------------------------------------------------------------ */

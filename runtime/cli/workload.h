@@ -55,9 +55,7 @@ struct workload {
     uint32_t turn_count;         /* of the session_count conversations */
     uint64_t span_ms;            /* of the workload's clock */
     uint64_t bytes_state;        /* all sessions after their last turn, shared rows once */
-    uint64_t bytes_session_max;  /* the largest session */
-    uint64_t bytes_prefixes;
-    uint64_t tokens_max; /* longest session */
+    uint64_t tokens_max;         /* longest session */
     struct conversation *conversations;
     struct turn *turns;
     struct workload_event *events; /* turn_count, sorted by due_ms */
@@ -80,6 +78,9 @@ void workload_free(struct workload *workload);
 /* ---- the models ------------------------------------------------------------------------------ */
 #define MODEL_BLOCK_TOKENS 128
 #define MODEL_WINDOW_TOKENS 512
+/* Recurrent state is kept so often along a long prompt, as hosts of such models do: window rows
+ * behind the kept points are needed no more and give their frames back. */
+#define MODEL_SNAPSHOT_STEP_TOKENS 2048
 #define MODEL_COMPONENTS 4
 enum hybrid_component { HYBRID_PAGED = 0, HYBRID_WINDOW, HYBRID_SNAPSHOT, HYBRID_BYTES };
 #define HYBRID_BYTES_EXTRA 4096 /* sampler and grammar state, besides 4 bytes a token */
@@ -89,13 +90,20 @@ struct model_shape {            /* abode_model_desc with what it points to */
     struct abode_plane row_planes[16]; /* of PAGED and WINDOW */
     struct abode_plane snapshot_planes[16];
 };
-/* ret must not move afterwards. memory_bytes: of config.memory_bytes_max. */
+/* Frames of each component of each model. */
+struct memory_plan {
+    uint64_t bytes[MODEL_COUNT][MODEL_COMPONENTS];
+};
+/* Share memory_bytes out so that in_flight sessions can be attached at once. -ENOMEM: too little. */
+int workload_memory_plan(const struct workload *workload, uint64_t memory_bytes, uint32_t in_flight,
+                         struct memory_plan *ret_plan) __attribute__((warn_unused_result));
+/* All sessions that are not deleted, after their last turn; shared rows once. */
+uint64_t workload_state_bytes(const struct workload *workload);
+/* ret must not move afterwards. plan NULL: only the geometry is of interest. */
 void model_shape_make(const struct workload *workload, enum workload_model model,
-                      uint64_t memory_bytes, struct model_shape *ret);
+                      const struct memory_plan *plan, struct model_shape *ret);
 uint32_t model_row_planes(enum workload_model model); /* of each PAGED and WINDOW component */
 uint64_t workload_block_bytes_max(const struct workload *workload); /* largest block of all */
-/* Share of the memory that this model should get, 0 .. 1, by its share of the state. */
-double model_memory_share(const struct workload *workload, enum workload_model model);
 
 /* Seed of the bytes at a position: the prefix's below prefix_tokens, else the conversation's. */
 uint64_t conversation_seed_at(const struct workload *workload, uint32_t conversation,
