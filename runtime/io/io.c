@@ -353,6 +353,7 @@ static void piece_start(struct ab_io *io, struct ab_io_piece *piece)
     piece->state = AB_IO_PIECE_STARTED;
     piece->cancel_asked = false;
     io->pieces_started++;
+    io->restores_started += piece->request->priority == AB_IO_RESTORE;
     io->bytes_started += piece->bytes;
     io->counters.pieces++;
     io->ops->start(io, piece);
@@ -448,6 +449,7 @@ void ab_io_piece_end(struct ab_io *io, struct ab_io_piece *piece, int64_t result
     struct ab_io_request *request = piece->request;
     AB_ASSERT(piece->state == AB_IO_PIECE_STARTED);
     io->pieces_started--;
+    io->restores_started -= request->priority == AB_IO_RESTORE;
     io->bytes_started -= piece->bytes;
     piece->state = AB_IO_PIECE_WAITING;
     ab_list_init(&piece->link);

@@ -80,6 +80,7 @@ struct ab_io {
     struct ab_io_piece *pieces;                 /* depth of them */
     uint32_t requests_in_flight;                /* submitted and not yet polled */
     uint32_t pieces_started;
+    uint32_t restores_started; /* of them: pieces of AB_IO_RESTORE */
     uint64_t bytes_started;
     uint64_t deadline_next_ns; /* not later than the nearest deadline; UINT64_MAX: none */
 

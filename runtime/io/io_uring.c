@@ -8,10 +8,11 @@
  *   wait()    one io_uring_enter: submits all of them and waits; then reaps all completions
  *   kick()    an enter of its own, only where the device would run dry before the next wait()
  *
- * How many to wait for. With everything in flight nothing new could start anyway, so wait() asks
- * for several completions at once and leaves BUSY_BYTES with the device: 4 pieces an enter at depth
- * 8, 240 enters a GB instead of 950. BATCH_WAIT_NS bounds what that may cost a slow device's
- * caller. With room in flight it asks for one, so that a wake or a lone restore is not held up.
+ * How many to wait for. With restores in all places nothing that comes could start anyway, so wait()
+ * asks for several completions at once and leaves BUSY_BYTES with the device: 4 pieces an enter at
+ * depth 8, 240 enters a GB instead of 950, at the same speed (bench_io). BATCH_WAIT_NS bounds what
+ * that may cost a slow device's caller. With a place free, or held by something less urgent, it
+ * asks for one: a wake or a lone restore is not held up.
  *
  * Wake. An eventfd is read by an SQE that stays armed: one enter waits for I/O and for wakes. It
  * re-arms with the SQEs of the next enter, without a syscall of its own.
@@ -412,7 +413,7 @@ static void wake_arm(struct ab_io *io, struct uring *uring)
 /* See "How many to wait for" above. */
 static uint32_t wait_count(const struct ab_io *io, const struct uring *uring)
 {
-    if (uring->one_is_enough || io->pieces_started < io->depth ||
+    if (uring->one_is_enough || io->restores_started < io->depth ||
         io->bytes_started < BUSY_BYTES + 2 * (uint64_t)AB_IO_PIECE) {
         return 1;
     }

@@ -482,6 +482,55 @@ static void test_wake_while_pieces_are_stuck(void **state)
     assert_true(drained(fixture->io));
 }
 
+/* ---- how many completions a wait asks for ---- */
+
+static uint32_t wait_max; /* most that one enter waited for, since it was set to 0 */
+
+static int enter_noting_wait(const struct ab_os *os, struct io_uring *ring, uint32_t wait,
+                             int64_t timeout_ns)
+{
+    const struct ab_os *real = ab_os_default();
+    (void)os;
+    wait_max = AB_MAX(wait_max, wait);
+    return real->ring_enter(real, ring, wait, timeout_ns);
+}
+
+/* Sixteen reads of `bytes` at this depth; the most that an enter waited for. */
+static uint32_t wait_max_of(struct fixture *fixture, uint32_t depth, uint32_t bytes,
+                            enum ab_io_priority priority)
+{
+    struct ab_io_config config = config_of(fixture, AB_IO_URING);
+    struct ab_io_request requests[16];
+    struct ab_io *io = NULL;
+    uint32_t file;
+    config.depth = depth;
+    assert_int_equal(ab_io_open(&config, &io), 0);
+    assert_int_equal(ab_io_file_add(io, fixture->fd, &file), 0);
+    wait_max = 0;
+    for (uint32_t i = 0; i < AB_COUNT(requests); i++) {
+        requests[i] = read_of(file, fixture->arena, bytes, 0);
+        requests[i].priority = priority;
+        submit(io, &requests[i]);
+    }
+    assert_true(drained(io));
+    ab_io_close(io);
+    for (uint32_t i = 0; i < AB_COUNT(requests); i++) {
+        assert_int_equal(requests[i].status, 0);
+    }
+    return wait_max;
+}
+
+static void test_only_restores_in_all_places_are_waited_for_in_batches(void **state)
+{
+    struct fixture *fixture = fixture_of(state);
+    fixture->fault.os.ring_enter = enter_noting_wait;
+    assert_int_equal(wait_max_of(fixture, 8, AB_IO_PIECE, AB_IO_RESTORE), 4);
+    assert_int_equal(wait_max_of(fixture, 8, AB_IO_PIECE, AB_IO_SPILL), 1);
+    assert_int_equal(wait_max_of(fixture, 8, 65536, AB_IO_RESTORE), 1); /* too little in flight */
+    assert_int_equal(wait_max_of(fixture, 4, AB_IO_PIECE, AB_IO_RESTORE), 1);
+    assert_int_equal(wait_max_of(fixture, 32, AB_IO_PIECE, AB_IO_RESTORE), 1); /* places free */
+}
+
 /* ---- refused enters ---- */
 
 static void test_each_enter_refused_once(void **state)
@@ -540,6 +589,7 @@ int main(void)
         TEST(test_cancel_in_flight),
         TEST(test_short_pipe_reads_go_on),
         TEST(test_wake_while_pieces_are_stuck),
+        TEST(test_only_restores_in_all_places_are_waited_for_in_batches),
         TEST(test_each_enter_refused_once),
         TEST(test_enters_refused_for_good),
     };
