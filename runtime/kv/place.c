@@ -80,9 +80,13 @@ bool ab_place_share(uint64_t budget, const uint64_t *wishes, const uint64_t *wei
     if (wished > budget) {
         return false;
     }
+    uint64_t left = budget - wished; /* doubles round up, the sum must not */
     for (uint32_t i = 0; i < count; i++) {
         double share = weight_sum > 0 ? (double)weights[i] / weight_sum : 0;
-        ret_bytes[i] = wishes[i] != 0 ? wishes[i] : (uint64_t)((double)(budget - wished) * share);
+        double bytes = (double)(budget - wished) * share;
+        uint64_t weighed = bytes < (double)left ? (uint64_t)bytes : left;
+        ret_bytes[i] = wishes[i] != 0 ? wishes[i] : AB_MIN(weighed, left);
+        left -= wishes[i] != 0 ? 0 : ret_bytes[i];
     }
     return true;
 }
