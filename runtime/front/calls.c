@@ -81,6 +81,12 @@ int abode_cancel(struct abode_queue *queue, struct abode_op *op)
 
 /* ---- sessions ---- */
 
+/* negative: placement chooses */
+static bool node_is_usable(const struct ab_kv *kv, int32_t node)
+{
+    return node < 0 || (node < AB_NODES_MAX && (kv->node_mask >> node & 1) != 0);
+}
+
 int abode_session_create(struct abode *runtime, const struct abode_session_opts *opts,
                          struct abode_session *ret)
 {
@@ -92,6 +98,7 @@ int abode_session_create(struct abode *runtime, const struct abode_session_opts 
     if (opts == NULL || ret == NULL || opts->struct_size != sizeof(*opts) ||
         opts->durability > ABODE_DURABLE || opts->tenant >= AB_TENANT_MIXED ||
         (opts->prefix_key_count > 0 && opts->prefix_keys == NULL) ||
+        !node_is_usable(runtime->kv, opts->home_node) ||
         (runtime->store == NULL && opts->durability > ABODE_MEM)) {
         return ab_leave(runtime, before, -EINVAL);
     }
@@ -322,7 +329,7 @@ int abode_attach(struct abode_queue *queue, struct abode_session session, int32_
                  uint32_t flags, struct abode_op *op)
 {
     if (queue == NULL || op == NULL || (flags & ~(uint32_t)ABODE_ATTACH_PREFIX_OK) != 0 ||
-        node >= AB_NODES_MAX || (node >= 0 && (ab_queue_kv(queue)->node_mask >> node & 1) == 0)) {
+        !node_is_usable(ab_queue_kv(queue), node)) {
         return -EINVAL;
     }
     return session_op(queue, session, AB_TASK_ATTACH, node, flags, op);
