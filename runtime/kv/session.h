@@ -71,7 +71,8 @@ int ab_session_tail_own(struct ab_kv *kv, struct ab_session *session, uint32_t c
                         uint32_t row) AB_MUST_CHECK;
 /* The committed record does not name held blocks any more. */
 void ab_session_let_go(struct ab_kv *kv, struct ab_session *session, struct ab_record *record);
-/* Keep the newest restore points only; all: also drop those of the committed record. */
+/* Remove restore points that are neither of the newest nor in the committed record; all: a record has
+ * just been committed, only what it names stays (and what is newer than it). */
 void ab_session_points_prune(struct ab_kv *kv, struct ab_session *session, bool all,
                              struct ab_record *record);
 /* Let go of WINDOW rows that no kept position needs; all: also those of the committed record, which

@@ -86,6 +86,15 @@ uint32_t ab_points_kept(const struct ab_model *model)
     return kept;
 }
 
+static uint32_t positions_after(const struct ab_session *session, uint32_t at)
+{
+    uint32_t count = 0;
+    for (uint32_t i = at + 1; i < session->point_count; i++) {
+        count += session->points[i].token_count != session->points[i - 1].token_count;
+    }
+    return count;
+}
+
 void ab_session_points_prune(struct ab_kv *kv, struct ab_session *session, bool all,
                              struct ab_record *record)
 {
@@ -95,11 +104,12 @@ void ab_session_points_prune(struct ab_kv *kv, struct ab_session *session, bool 
         const struct ab_restore_point *point = &session->points[at];
         bool superseded =
             at + 1 < session->point_count && point[1].token_count == point->token_count;
-        bool old = at + kept < session->point_count;
-        if ((superseded || old) && (all || !point->stored)) {
+        bool older = all ? point->token_count <= session->stored_tokens
+                         : positions_after(session, at) >= kept;
+        if ((superseded || older) && !point->stored) {
             ab_session_point_remove(kv, session, at, record);
         } else {
-            at++; /* the committed record may name it */
+            at++; /* the committed record names it, or it is one of the newest */
         }
     }
 }
