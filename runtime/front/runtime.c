@@ -78,7 +78,7 @@ static int layers_open(struct abode *runtime)
         status = store_open(runtime, config);
     }
     if (status == 0 && (config->flags & ABODE_READ_ONLY) == 0) {
-        status = ab_transfer_open(runtime->kv, config, &runtime->kv->transfer);
+        status = ab_transfer_open(runtime->kv, config);
     }
     return status;
 }
@@ -90,7 +90,6 @@ static void layers_close(struct abode *runtime)
         ab_models_close(runtime->kv); /* rings forget the frames */
         if (runtime->kv->transfer != NULL) {
             ab_transfer_close(runtime->kv->transfer);
-            runtime->kv->transfer = NULL;
         }
     }
     ab_store_close(runtime->store);
@@ -152,6 +151,7 @@ static bool has_work(struct ab_kv *kv)
     ab_lock_take(&kv->lock);
     bool busy = kv->transfer != NULL &&
                 (!ab_list_is_empty(&kv->transfer->active) || kv->transfer->in_flight > 0);
+    kv->closing = !busy; /* or a service could start a spill between this look and the end */
     ab_lock_drop(&kv->lock);
     return busy;
 }

@@ -180,6 +180,7 @@ struct ab_kv {
     struct ab_poison *poison;
     struct ab_lock lock;
     bool read_only, keep_keys;
+    bool closing; /* nothing is in flight, and no task of our own starts any more */
     uint8_t durability;
     uint64_t node_mask;
     enum ab_huge huge;

@@ -437,49 +437,6 @@ static void service_run(void *argument)
 
 /* ---- open, close ---- */
 
-static int service_start(struct ab_service *service, struct ab_transfer *transfer, int32_t node,
-                         uint32_t device)
-{
-    struct ab_kv *kv = transfer->kv;
-    service->transfer = transfer;
-    service->node = node;
-    service->device = device;
-    ab_list_init(&service->inbox_moves);
-    ab_list_init(&service->inbox_batches);
-    ab_list_init(&service->inbox_buffers);
-    int status = ab_lock_init(&service->lock, AB_RANK_SERVICE, "service");
-    if (status != 0) {
-        return status;
-    }
-    status = ab_cond_init(&service->changed);
-    if (status != 0) {
-        ab_lock_destroy(&service->lock);
-        return status;
-    }
-    char name[16] = "abode-io-";
-    name[9] = (char)('0' + node % 10);
-    name[10] = (char)('0' + device % 10);
-    void *files = NULL;
-    if (kv->store != NULL) {
-        status = ab_os_map_lazy(kv->os, FILES_MAP_BYTES, &files);
-    }
-    service->files = files;
-    if (status == 0) {
-        status = ab_thread_start(kv->os, kv->topology, node, name, kv->poison, service_run, service,
-                                 &service->thread);
-    }
-    if (status != 0) {
-        return status;
-    }
-    ab_lock_take(&service->lock);
-    while (!service->opened) {
-        (void)ab_cond_wait(&service->changed, &service->lock, 0);
-    }
-    status = service->open_status;
-    ab_lock_drop(&service->lock);
-    return status;
-}
-
 static void service_end(struct ab_service *service)
 {
     struct ab_kv *kv = service->transfer->kv;
@@ -498,6 +455,57 @@ static void service_end(struct ab_service *service)
     }
     ab_cond_destroy(&service->changed);
     ab_lock_destroy(&service->lock);
+}
+
+/* The thread, with its ring; waits until both are there. */
+static int service_launch(struct ab_service *service)
+{
+    struct ab_kv *kv = service->transfer->kv;
+    char name[16] = "abode-io-";
+    name[9] = (char)('0' + service->node % 10);
+    name[10] = (char)('0' + service->device % 10);
+    void *files = NULL;
+    int status = kv->store == NULL ? 0 : ab_os_map_lazy(kv->os, FILES_MAP_BYTES, &files);
+    service->files = files;
+    if (status == 0) {
+        status = ab_thread_start(kv->os, kv->topology, service->node, name, kv->poison,
+                                 service_run, service, &service->thread);
+    }
+    if (status != 0) {
+        return status;
+    }
+    ab_lock_take(&service->lock);
+    while (!service->opened) {
+        (void)ab_cond_wait(&service->changed, &service->lock, 0);
+    }
+    status = service->open_status;
+    ab_lock_drop(&service->lock);
+    return status;
+}
+
+static int service_start(struct ab_service *service, struct ab_transfer *transfer, int32_t node,
+                         uint32_t device)
+{
+    service->transfer = transfer;
+    service->node = node;
+    service->device = device;
+    ab_list_init(&service->inbox_moves);
+    ab_list_init(&service->inbox_batches);
+    ab_list_init(&service->inbox_buffers);
+    int status = ab_lock_init(&service->lock, AB_RANK_SERVICE, "service");
+    if (status != 0) {
+        return status;
+    }
+    status = ab_cond_init(&service->changed);
+    if (status != 0) {
+        ab_lock_destroy(&service->lock);
+        return status;
+    }
+    status = service_launch(service);
+    if (status != 0) {
+        service_end(service);
+    }
+    return status;
 }
 
 static int pools_make(struct ab_transfer *transfer)
@@ -528,7 +536,17 @@ static int pools_make(struct ab_transfer *transfer)
     return 0;
 }
 
-int ab_transfer_open(struct ab_kv *kv, const struct abode_config *config, struct ab_transfer **ret)
+/* Commits end on the committer's thread, during open and close too: what they may see and wake
+ * changes under the lock that they hold. */
+static void transfer_publish(struct ab_transfer *transfer, struct ab_transfer *visible, bool ready)
+{
+    ab_lock_take(&transfer->kv->lock);
+    transfer->ready = ready;
+    transfer->kv->transfer = visible;
+    ab_lock_drop(&transfer->kv->lock);
+}
+
+int ab_transfer_open(struct ab_kv *kv, const struct abode_config *config)
 {
     struct ab_transfer *transfer = kv->os->alloc(kv->os, sizeof(*transfer), 64);
     if (transfer == NULL) {
@@ -545,7 +563,7 @@ int ab_transfer_open(struct ab_kv *kv, const struct abode_config *config, struct
     ab_list_init(&transfer->moves_free);
     ab_list_init(&transfer->batches_free);
     ab_list_init(&transfer->tasks_free);
-    *ret = transfer; /* services look for it through kv */
+    transfer_publish(transfer, transfer, false); /* services look for it through kv */
     int status = pools_make(transfer);
     uint32_t started = 0;
     for (; status == 0 && started < transfer->service_count; started++) {
@@ -556,18 +574,21 @@ int ab_transfer_open(struct ab_kv *kv, const struct abode_config *config, struct
     }
     if (status != 0) {
         transfer->service_count = started;
-        *ret = NULL;
         ab_transfer_close(transfer);
+        return status;
     }
-    return status;
+    transfer_publish(transfer, transfer, true);
+    return 0;
 }
 
 void ab_transfer_close(struct ab_transfer *transfer)
 {
     const struct ab_os *os = transfer->kv->os;
+    transfer_publish(transfer, transfer, false); /* the committer may still want to wake us */
     for (uint32_t i = 0; i < transfer->service_count; i++) {
         service_end(&transfer->services[i]);
     }
+    transfer_publish(transfer, NULL, false);
     os->free(os, transfer->services);
     os->free(os, transfer->pages);
     os->free(os, transfer->tasks);

@@ -51,7 +51,7 @@ void ab_task_wait(struct ab_task *task, bool for_frames)
 void ab_transfer_kick(struct ab_kv *kv)
 {
     struct ab_transfer *transfer = kv->transfer;
-    if (transfer == NULL || ab_list_is_empty(&transfer->hungry)) {
+    if (transfer == NULL || !transfer->ready || ab_list_is_empty(&transfer->hungry)) {
         return;
     }
     for (struct ab_list *node = ab_list_pop_front(&transfer->hungry); node != NULL;
@@ -65,14 +65,14 @@ void ab_transfer_kick(struct ab_kv *kv)
 
 void ab_transfer_wake(struct ab_kv *kv)
 {
-    if (kv->transfer != NULL && kv->transfer->services[0].io != NULL) {
+    if (kv->transfer != NULL && kv->transfer->ready) {
         ab_io_wake(kv->transfer->services[0].io);
     }
 }
 
 struct ab_task *ab_task_own_new(struct ab_kv *kv, enum ab_task_kind kind)
 {
-    struct ab_list *node = ab_list_pop_front(&kv->transfer->tasks_free);
+    struct ab_list *node = kv->closing ? NULL : ab_list_pop_front(&kv->transfer->tasks_free);
     if (node == NULL) {
         return NULL;
     }

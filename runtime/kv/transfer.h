@@ -140,6 +140,7 @@ struct ab_service {
 };
 
 struct ab_transfer {
+    bool ready; /* under lock KV: all services run, and may be woken from anywhere */
     struct ab_kv *kv;
     uint32_t service_count, device_count, node_count;
     struct ab_service *services; /* node-major: node * device_count + device */
@@ -155,9 +156,9 @@ struct ab_transfer {
     uint64_t compact_checked_ns;
 };
 
-int ab_transfer_open(struct ab_kv *kv, const struct abode_config *config,
-                     struct ab_transfer **ret) AB_MUST_CHECK;
-/* Ends the threads; nothing of the host's is in flight. Own spills are waited for. */
+/* Sets kv->transfer. */
+int ab_transfer_open(struct ab_kv *kv, const struct abode_config *config) AB_MUST_CHECK;
+/* Ends the threads, sets kv->transfer to NULL; nothing of the host's is in flight. */
 void ab_transfer_close(struct ab_transfer *transfer);
 /* Register memory with all rings (services do it themselves), waits. add false: remove. */
 void ab_transfer_buffer(struct ab_kv *kv, void *base, uint64_t bytes, int32_t node, bool add);
