@@ -114,6 +114,18 @@ void ab_session_points_prune(struct ab_kv *kv, struct ab_session *session, bool 
     }
 }
 
+/* Points behind the present position that lack a component: they cannot become whole any more. */
+static void halves_drop(struct ab_kv *kv, struct ab_session *session)
+{
+    for (uint32_t at = session->point_count; at-- > 0;) {
+        const struct ab_restore_point *point = &session->points[at];
+        if (point->token_count < session->token_count && !point->stored &&
+            !ab_point_is_whole(kv, session, point)) {
+            ab_session_point_remove(kv, session, at, NULL);
+        }
+    }
+}
+
 /* The point at the present position. One that the committed record names is not changed but
  * superseded by a second one at the same position, which starts with the same blocks. */
 static struct ab_restore_point *point_make(struct ab_kv *kv, struct ab_session *session)
@@ -122,6 +134,8 @@ static struct ab_restore_point *point_make(struct ab_kv *kv, struct ab_session *
     if (old != NULL && !old->stored) {
         return old;
     }
+    halves_drop(kv, session);
+    old = ab_session_point(session, session->token_count); /* those behind it have moved */
     if (session->point_count == AB_RESTORE_POINTS_MAX ||
         (old != NULL && !ab_point_is_pinned(&kv->models[session->model], old))) {
         return NULL;
