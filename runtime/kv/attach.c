@@ -343,6 +343,11 @@ void ab_attach_step(struct ab_task *task)
     if (task->phase == AB_PHASE_START) {
         task->limit = UINT64_MAX;
         attach_begin(task);
+        bool shorter = task->token_count < task_session(task)->token_count;
+        if (shorter && (task->flags & ABODE_ATTACH_PREFIX_OK) == 0) {
+            attach_give_up(task, -ABODE_ECORRUPT); /* an earlier attach or verify found it */
+            return;
+        }
     }
     bool ended = task->status == -ETIMEDOUT || task->cancelled || task->status == -ABODE_EFULL;
     if (ended) {
