@@ -386,9 +386,8 @@ static int64_t checkpoint_blocks(struct ab_kv *kv, uint64_t *at, uint8_t *bytes)
     uint64_t end = AB_MIN(*at + CHECKPOINT_BLOCKS, kv->block_high);
     for (uint64_t i = *at; i < end; i++) {
         const struct ab_block *block = &kv->blocks[i];
-        if ((block->flags & AB_BLOCK_USED) == 0 || !ab_block_is_stored(block) ||
-            (block->flags & AB_BLOCK_BAD) != 0) {
-            continue;
+        if ((block->flags & AB_BLOCK_USED) == 0 || !ab_block_is_stored(block)) {
+            continue; /* bad ones are told too: records name them, and their checksum says it again */
         }
         struct ab_entry_block_put *entry = (void *)(bytes + size);
         *entry = (struct ab_entry_block_put){

@@ -1,0 +1,292 @@
+/*
+ * test_attach.c - restore: each kind of state lost on purpose, and what attach makes of it.
+ *
+ * Goal: never a mix. A byte of one block is flipped in the segment file; attach without PREFIX_OK
+ * refuses and leaves the session as it is, with it gives an older whole position or an empty
+ * session; abode_verify names exactly the bytes. Method: content that can be found in a file.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+#include "api_fixture.h"
+
+#define SAMPLE 64 /* bytes that identify a place in a file */
+
+enum lost { LOST_ROW_FIRST, LOST_ROW_MIDDLE, LOST_TAIL, LOST_STATE, LOST_BYTES, LOST_BOTH_POINTS };
+
+static void corrupt_token(const struct api *api, uint32_t salt, uint64_t position)
+{
+    unsigned char sample[SAMPLE];
+    api_token_bytes(salt, position, 1, sample, sizeof(sample));
+    api_corrupt(api, sample, sizeof(sample));
+}
+
+static void corrupt_state(const struct api *api, uint32_t salt, uint64_t position, uint32_t c)
+{
+    unsigned char sample[SAMPLE];
+    api_state_bytes(salt, position, c, sample, sizeof(sample));
+    api_corrupt(api, sample, sizeof(sample));
+}
+
+static void lose(const struct api *api, enum lost lost)
+{
+    switch (lost) {
+    case LOST_ROW_FIRST:
+        corrupt_token(api, 1, 0);
+        break;
+    case LOST_ROW_MIDDLE:
+        corrupt_token(api, 1, 28); /* the row that holds the end of the older point */
+        break;
+    case LOST_TAIL:
+        corrupt_token(api, 1, 48);
+        break;
+    case LOST_STATE:
+        corrupt_state(api, 1, 50, API_STATE);
+        break;
+    case LOST_BYTES:
+        corrupt_state(api, 1, 50, API_BYTES);
+        break;
+    case LOST_BOTH_POINTS:
+        corrupt_state(api, 1, 50, API_STATE);
+        corrupt_state(api, 1, 29, API_BYTES);
+        break;
+    }
+}
+
+static const struct {
+    enum lost lost;
+    uint64_t tokens;                   /* what PREFIX_OK gives */
+    uint64_t token_first, token_count; /* of the damage */
+    uint32_t component, bad;
+} cases[] = {
+    {LOST_ROW_FIRST, 0, 0, 8, API_KV, 1},  {LOST_ROW_MIDDLE, 0, 24, 8, API_KV, 1},
+    {LOST_TAIL, 29, 48, 8, API_KV, 1},     {LOST_STATE, 29, 50, 0, API_STATE, 1},
+    {LOST_BYTES, 29, 50, 0, API_BYTES, 1}, {LOST_BOTH_POINTS, 0, 0, 0, 0, 2},
+};
+
+/* a session with points at 29 and 50, only in the store, and one beside it */
+static struct abode_session hybrid_session(struct api *api)
+{
+    api_open(api);
+    struct abode_session session = api_create(api, api->hybrid, 1);
+    struct abode_session beside = api_create(api, api->hybrid, 2);
+    api_turn(api, session, 1, 29);
+    api_turn(api, session, 1, 21);
+    api_turn(api, beside, 2, 40);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+    assert_int_equal(api_detach(api, beside, ABODE_DETACH_SPILL_NOW), 0);
+    return session;
+}
+
+static void beside_is_untouched(struct api *api)
+{
+    struct abode_session beside = api_find(api, 2);
+    if (api_stat(api, beside).attached == 0) {
+        assert_int_equal(api_attach(api, beside, 0), 0);
+    }
+    api_check(api, beside, 2, 40);
+}
+
+static void damage_is_exact(struct api *api, size_t row, const struct api_damage *damage)
+{
+    const struct abode_key name = api_name(1);
+    struct abode_damage first = damage->first;
+    assert_int_equal(damage->count, cases[row].bad);
+    assert_int_equal(first.status, -ABODE_ECORRUPT);
+    assert_memory_equal(first.session_name.bytes, name.bytes, 32);
+    assert_non_null(strstr(first.file, api->directory));
+    assert_int_equal(first.offset % 4096, 0);
+    if (cases[row].bad == 1) {
+        assert_int_equal(first.component, cases[row].component);
+        assert_int_equal(first.token_first, cases[row].token_first);
+        assert_int_equal(first.token_count, cases[row].token_count);
+        uint64_t bytes = first.component == API_KV      ? (uint64_t)API_ROW_BYTES
+                         : first.component == API_STATE ? (uint64_t)API_STATE_BYTES
+                                                        : 100 + 3 * first.token_first;
+        assert_int_equal(first.bytes, bytes);
+    }
+}
+
+enum when { WHILE_OPEN, WHILE_CLOSED };
+
+static void one_case(size_t row, enum when when, bool verify)
+{
+    struct api *api;
+    assert_int_equal(api_up((void **)&api), 0);
+    struct abode_session session = hybrid_session(api);
+    if (when == WHILE_CLOSED) {
+        api_close(api);
+        lose(api, cases[row].lost);
+        api_open(api);
+    } else {
+        lose(api, cases[row].lost);
+    }
+    session = api_find(api, 1);
+    if (verify) {
+        struct api_damage damage;
+        assert_int_equal(api_verify(api, &damage), cases[row].bad);
+        damage_is_exact(api, row, &damage);
+    }
+    for (uint32_t again = 0; again < 2; again++) { /* refused, and refused again: nothing moved */
+        assert_int_equal(api_attach(api, session, 0), -ABODE_ECORRUPT);
+        assert_int_equal(api_stat(api, session).attached, 0);
+        assert_int_equal(api_tokens(api, session), 50);
+    }
+    assert_int_equal(api_attach(api, session, ABODE_ATTACH_PREFIX_OK), -ABODE_EPARTIAL);
+    api_check(api, session, 1, cases[row].tokens);
+    beside_is_untouched(api);
+    api_turn(api, session, 1, 11); /* and goes on from there */
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+    api_reopen(api);
+    session = api_find(api, 1);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    api_check(api, session, 1, cases[row].tokens + 11);
+    beside_is_untouched(api);
+    struct api_damage damage;
+    assert_int_equal(api_verify(api, &damage), 0); /* nobody names the bad ones any more */
+    assert_int_equal(api_down((void **)&api), 0);
+}
+
+static void each_component_lost(void **state)
+{
+    (void)state;
+    for (size_t row = 0; row < sizeof(cases) / sizeof(*cases); row++) {
+        one_case(row, WHILE_OPEN, false);
+        one_case(row, WHILE_CLOSED, false);
+        one_case(row, WHILE_CLOSED, true);
+    }
+}
+
+/* A checkpoint that leaves out the bad block would leave a session that names what is not there. */
+static void damage_does_not_take_the_session_along(void **state)
+{
+    struct api *api = *state;
+    static unsigned char note[ABODE_NOTE_MAX];
+    struct api_damage damage;
+    struct abode_stats stats;
+    struct abode_session session = hybrid_session(api);
+    lose(api, LOST_TAIL);
+    assert_int_equal(api_verify(api, &damage), 1);
+    for (uint32_t n = 0; n < 300; n++) { /* 19 MB of journal: it is written anew after 16 MiB */
+        struct abode_session filler = api_create(api, api->paged, 100 + n);
+        memset(note, (int)n, sizeof(note));
+        assert_int_equal(abode_session_note_set(api->runtime, filler, note, sizeof(note)), 0);
+        assert_int_equal(api_detach(api, filler, 0), 0);
+        assert_int_equal(abode_session_delete(api->runtime, filler), 0);
+    }
+    assert_int_equal(abode_stats_get(api->runtime, &stats), 0);
+    assert_true(stats.bytes_written > 19u << 20);
+    api_reopen(api);
+    session = api_find(api, 1);
+    assert_int_equal(api_attach(api, session, 0), -ABODE_ECORRUPT);
+    assert_int_equal(api_attach(api, session, ABODE_ATTACH_PREFIX_OK), -ABODE_EPARTIAL);
+    api_check(api, session, 1, 29);
+    beside_is_untouched(api);
+}
+
+static void paged_prefix_ends_before_the_bad_row(void **state)
+{
+    struct api *api = *state;
+    api_open(api);
+    struct abode_session session = api_create(api, api->paged, 1);
+    api_turn(api, session, 1, 100);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+    corrupt_token(api, 1, 45);
+    assert_int_equal(api_attach(api, session, 0), -ABODE_ECORRUPT);
+    struct abode_op op = {.timeout_ns = 0};
+    int status =
+        api_wait(api, &op, abode_attach(api->queue, session, -1, ABODE_ATTACH_PREFIX_OK, &op));
+    assert_int_equal(status, -ABODE_EPARTIAL);
+    assert_int_equal(op.item_count, 5);
+    assert_int_equal(op.item_good, 5);
+    api_check(api, session, 1, 40);
+    api_turn(api, session, 1, 60);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    api_check(api, session, 1, 100);
+    struct abode_stats stats;
+    assert_int_equal(abode_stats_get(api->runtime, &stats), 0);
+    assert_true(stats.checksum_failures > 0);
+}
+
+/* A read that fails is no corruption: nothing is marked, the next attach may succeed. */
+static void read_errors_pass(void **state)
+{
+    struct api *api = *state;
+    api->config.io = ABODE_IO_THREADS;
+    struct abode_session session = hybrid_session(api);
+    fault_os_plan(
+        &api->fault,
+        (struct fault_plan){
+            .call = AB_OS_PREAD, .kind = FAULT_ERROR, .nth = 3, .error = EIO, .sticky = true});
+    assert_int_equal(api_attach(api, session, 0), -EIO);
+    assert_true(fault_os_strikes(&api->fault) > 0);
+    assert_int_equal(api_stat(api, session).attached, 0);
+    fault_os_clear(&api->fault);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    api_check(api, session, 1, 50);
+    struct abode_stats stats;
+    assert_int_equal(abode_stats_get(api->runtime, &stats), 0);
+    assert_true(stats.io_errors > 0);
+    assert_int_equal(stats.checksum_failures, 0);
+}
+
+/* With PREFIX_OK a shorter session is what the host asked for; the rest must not be damaged. */
+static void read_errors_with_prefix_ok(void **state)
+{
+    struct api *api = *state;
+    api->config.io = ABODE_IO_THREADS;
+    struct abode_session session = hybrid_session(api);
+    fault_os_plan(&api->fault,
+                  (struct fault_plan){
+                      .call = AB_OS_PREAD, .kind = FAULT_ERROR, .error = EIO, .sticky = true});
+    int status = api_attach(api, session, ABODE_ATTACH_PREFIX_OK);
+    fault_os_clear(&api->fault);
+    if (status == -ABODE_EPARTIAL) {
+        api_check(api, session, 1, 0);
+    } else {
+        assert_int_equal(status, -EIO);
+        assert_int_equal(api_attach(api, session, 0), 0);
+        api_check(api, session, 1, 50);
+    }
+    beside_is_untouched(api);
+}
+
+static void forks_of_a_damaged_row(void **state)
+{
+    struct api *api = *state;
+    struct abode_session child;
+    struct abode_key name = api_name(3);
+    api_open(api);
+    struct abode_session session = api_create(api, api->paged, 1);
+    api_turn(api, session, 1, 48);
+    assert_int_equal(abode_session_fork(api->runtime, session, 16, &name, &child), 0);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+    assert_int_equal(api_detach(api, child, ABODE_DETACH_SPILL_NOW), 0);
+    assert_int_equal(api_stat(api, child).bytes_resident, 0);
+    corrupt_token(api, 1, 8);
+    assert_int_equal(api_attach(api, session, ABODE_ATTACH_PREFIX_OK), -ABODE_EPARTIAL);
+    api_check(api, session, 1, 8);
+    assert_int_equal(api_attach(api, child, 0), -ABODE_ECORRUPT);
+    assert_int_equal(api_attach(api, child, ABODE_ATTACH_PREFIX_OK), -ABODE_EPARTIAL);
+    api_check(api, child, 1, 8);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_component_lost),      TEST(damage_does_not_take_the_session_along),
+        TEST(paged_prefix_ends_before_the_bad_row), TEST(read_errors_pass),
+        TEST(read_errors_with_prefix_ok),           TEST(forks_of_a_damaged_row),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
