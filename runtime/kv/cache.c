@@ -409,6 +409,21 @@ static int put_existing(struct put *put, uint32_t at, uint32_t index)
     return 0;
 }
 
+/* In the journal too: else it had the key again after a restart, and not its replacement. */
+static int bad_drop(struct ab_task *task, uint32_t index)
+{
+    const struct ab_block *block = &task->kv->blocks[index];
+    if (block->frame != AB_INDEX_NONE && ab_block_frame_info(task->kv, block)->pins > 0) {
+        return -EAGAIN; /* a get that is about to hear of it */
+    }
+    struct ab_record *record = ab_task_record(task);
+    if (record == NULL) {
+        return -ENOMEM;
+    }
+    ab_record_block_drop(record, index);
+    return 0;
+}
+
 static int put_item(struct put *put, uint32_t at)
 {
     struct ab_task *task = put->task;
@@ -427,7 +442,13 @@ static int put_item(struct put *put, uint32_t at)
         return put_existing(put, at, index);
     }
     if (index != AB_INDEX_NONE) { /* corrupt: this put is its replacement */
-        ab_block_key_remove(kv, index);
+        status = bad_drop(task, index);
+        if (status == -ENOMEM) {
+            item_fail(task, at, status);
+        }
+        if (status != 0) {
+            return status == -ENOMEM ? 0 : status;
+        }
     }
     index = block_make(kv, id, item);
     if (index == AB_INDEX_NONE) {
@@ -612,7 +633,8 @@ static int delete_item(struct ab_task *task, uint32_t at)
     }
     struct ab_record *record = ab_task_record(task);
     if (record == NULL) {
-        return -ENOMEM;
+        task->status = -ENOMEM; /* of the op: nothing would wake one that waits for memory */
+        return 0;
     }
     ab_record_block_drop(record, index);
     return 0;
