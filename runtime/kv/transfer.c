@@ -60,13 +60,14 @@ void ab_transfer_kick(struct ab_kv *kv)
         task->hungry = false;
         ab_list_push_back(&transfer->runnable, node);
     }
-    ab_io_wake(transfer->services[0].io);
+    ab_transfer_wake(kv);
 }
 
 void ab_transfer_wake(struct ab_kv *kv)
 {
-    if (kv->transfer != NULL && kv->transfer->ready) {
-        ab_io_wake(kv->transfer->services[0].io);
+    struct ab_transfer *transfer = kv->transfer;
+    if (transfer != NULL && transfer->ready) {
+        ab_io_wake(transfer->services[0].io);
     }
 }
 

@@ -54,7 +54,7 @@ static const char *block_invalid(struct ab_kv *kv, uint32_t index, const struct 
         return "a block's references are miscounted";
     }
     if (block->frame == AB_INDEX_NONE) {
-        return counts->pins[index] > 0     ? "a pinned block has no frame"
+        return counts->pins[index] > 0      ? "a pinned block has no frame"
                : !ab_block_is_stored(block) ? "a block is neither in memory nor stored"
                                             : NULL;
     }
