@@ -28,8 +28,6 @@ rival_lib = $(shell echo 'int main(void) { return 0; }' | $(CC) -x c - -l$(1) -o
 	echo -l$(1))
 $(BUILD)/bench/bench_rivals: $(RIVALS:%.c=$(BUILD)/obj/%.o)
 $(BUILD)/bench/bench_rivals: BENCH_LDLIBS = $(call rival_lib,lmdb) $(call rival_lib,rocksdb)
-$(BUILD)/obj/bench/rival_abode.o: $(wildcard runtime/front/*.c)
-$(BUILD)/obj/bench/rival_abode.o: ISA_FLAGS := $(if $(wildcard runtime/front/*.c),,-DRIVAL_NO_ABODE)
 
 .PRECIOUS: $(BUILD)/obj/bench/%.o
 .PHONY: bench scorecard

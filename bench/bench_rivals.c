@@ -225,7 +225,7 @@ static bool verdict_is_of(const struct verdict *verdict, const struct load *load
 }
 
 static int verdict_report(const struct bench_run *run, const struct verdict *verdict,
-                          const struct field *field, const char *missing)
+                          const struct field *field)
 {
     char id[48], note[512];
     (void)snprintf(id, sizeof(id), "P22.%s", verdict->id);
@@ -236,9 +236,6 @@ static int verdict_report(const struct bench_run *run, const struct verdict *ver
                                     .kind = verdict->kind};
     if (!bench_wanted(run, id)) {
         return 0;
-    }
-    if (missing != NULL) {
-        return bench_report_missing(run, &card, missing);
     }
     struct bench_series series = {0};
     for (uint32_t round = 0; round < run->rounds; round++) {
@@ -301,13 +298,12 @@ static int load_run(const struct bench_run *run, const struct load *load, struct
     }
     code = rounds_run(run, &job, field);
     job_free(&job);
-    const bool alone = code == 0 && field->all[0] != &rival_abode;
     if (code == 0) {
         field_print(run, load, field);
     }
     for (size_t i = 0; i < VERDICT_COUNT && code == 0; i++) {
         if (verdict_is_of(&verdicts[i], load)) {
-            code = verdict_report(run, &verdicts[i], field, alone ? rival_abode.absent : NULL);
+            code = verdict_report(run, &verdicts[i], field);
         }
     }
     return code;

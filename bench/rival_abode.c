@@ -4,14 +4,12 @@
  *
  * The runtime has memory for a sixteenth of the objects only, and is opened anew before the gets.
  */
-#include "rivals.h"
-
-#ifndef RIVAL_NO_ABODE
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "abode/abode.h"
+#include "rivals.h"
 
 #define STORE_SPARE_BYTES ((uint64_t)512 << 20) /* headers, journal, segments half filled */
 #define MEMORY_BYTES_MIN ((uint64_t)64 << 20)
@@ -190,6 +188,3 @@ static int abode_side_get(const struct rival_job *job, struct bench_sample *ret_
 }
 
 const struct rival rival_abode = {.name = "abode", .put = abode_side_put, .get = abode_side_get};
-#else
-const struct rival rival_abode = {.name = "abode", .absent = "this tree has no runtime/front"};
-#endif

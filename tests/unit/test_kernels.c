@@ -2,7 +2,7 @@
  * test_kernels.c - goal: every table of kernels does what the scalar one does, to the byte, touches
  * nothing else, and is only given out where this CPU can run it. Method: tests/kernels_check.c against
  * each table that this CPU runs; checksums also against the shared libxxhash. tests/emulated runs the
- * same checks for NEON on other machines. A CPU without AVX-512 skips it: QEMU emulates none.
+ * same checks for NEON (QEMU) and AVX-512 (Bochs) on CPUs without them.
  */
 #include "kernels/kernels.h"
 
