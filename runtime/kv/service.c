@@ -468,8 +468,8 @@ static int service_launch(struct ab_service *service)
     int status = kv->store == NULL ? 0 : ab_os_map_lazy(kv->os, FILES_MAP_BYTES, &files);
     service->files = files;
     if (status == 0) {
-        status = ab_thread_start(kv->os, kv->topology, service->node, name, kv->poison, service_run,
-                                 service, &service->thread);
+        status = ab_thread_start(kv->os, kv->topology, service->node, name, kv->poison,
+                                 service_run, service, &service->thread);
     }
     if (status != 0) {
         return status;

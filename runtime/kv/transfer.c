@@ -60,14 +60,13 @@ void ab_transfer_kick(struct ab_kv *kv)
         task->hungry = false;
         ab_list_push_back(&transfer->runnable, node);
     }
-    ab_transfer_wake(kv);
+    ab_io_wake(transfer->services[0].io);
 }
 
 void ab_transfer_wake(struct ab_kv *kv)
 {
-    struct ab_transfer *transfer = kv->transfer;
-    if (transfer != NULL && transfer->ready) {
-        ab_io_wake(transfer->services[0].io);
+    if (kv->transfer != NULL && kv->transfer->ready) {
+        ab_io_wake(kv->transfer->services[0].io);
     }
 }
 

@@ -152,7 +152,6 @@ struct ab_transfer {
     unsigned char *pages; /* header pages of batches */
     uint32_t in_flight;   /* moves, batches, commits */
     uint32_t engine;      /* enum abode_io, as configured */
-    bool ready;           /* lock KV: services run and can be woken */
     bool compacting;
     uint64_t compact_checked_ns;
 };
