@@ -105,19 +105,48 @@ void ab_cache_touch(struct ab_kv *kv, uint32_t model, const struct abode_key *ke
     ab_lock_drop(&kv->lock);
 }
 
+static uint32_t event_pop(struct ab_kv *kv, uint32_t model)
+{
+    struct ab_event_list *list = &kv->event_lists[model];
+    uint32_t event = list->first;
+    list->first = kv->events[event].next;
+    list->count--;
+    return event;
+}
+
+/* a free place; in a full pool that of the oldest event of the model that has most */
+static uint32_t event_place(struct ab_kv *kv)
+{
+    uint32_t event = kv->event_free, most = 0;
+    if (event != AB_INDEX_NONE) {
+        kv->event_free = kv->events[event].next;
+        return event;
+    }
+    if (kv->event_high < AB_EVENTS_MAX) {
+        return kv->event_high++;
+    }
+    for (uint32_t m = 1; m < AB_MODELS_MAX; m++) {
+        most = kv->event_lists[m].count > kv->event_lists[most].count ? m : most;
+    }
+    kv->event_lists[most].lost++;
+    return event_pop(kv, most);
+}
+
 void ab_event_add(struct ab_kv *kv, uint32_t index)
 {
     const struct ab_block *block = &kv->blocks[index];
     if (kv->events == NULL || (block->flags & AB_BLOCK_KEYED) == 0) {
         return;
     }
-    if (kv->event_head - kv->event_tail == AB_EVENTS_MAX) {
-        kv->event_lost++;
-        return;
+    struct ab_event_list *list = &kv->event_lists[block->component / ABODE_COMPONENTS_MAX];
+    uint32_t event = event_place(kv);
+    kv->events[event].key = kv->keys[index];
+    if (list->count++ == 0) {
+        list->first = event;
+    } else {
+        kv->events[list->last].next = event;
     }
-    struct ab_event *event = &kv->events[kv->event_head++ % AB_EVENTS_MAX];
-    event->key = kv->keys[index];
-    event->model = block->component / ABODE_COMPONENTS_MAX;
+    list->last = event;
 }
 
 int ab_cache_events(struct ab_kv *kv, uint32_t model, struct abode_key *ret_keys, uint32_t capacity,
@@ -126,15 +155,20 @@ int ab_cache_events(struct ab_kv *kv, uint32_t model, struct abode_key *ret_keys
     if (kv->events == NULL) {
         return -ENOTSUP;
     }
+    if (model >= AB_MODELS_MAX) {
+        return -EINVAL;
+    }
     uint32_t count = 0;
     ab_lock_take(&kv->lock);
-    /* events of other models keep their place: the ring is read up to the first of them */
-    while (kv->event_tail < kv->event_head && count < capacity &&
-           kv->events[kv->event_tail % AB_EVENTS_MAX].model == model) {
-        ret_keys[count++] = kv->events[kv->event_tail++ % AB_EVENTS_MAX].key;
+    struct ab_event_list *list = &kv->event_lists[model];
+    for (; list->count > 0 && count < capacity; count++) {
+        uint32_t event = event_pop(kv, model);
+        ret_keys[count] = kv->events[event].key;
+        kv->events[event].next = kv->event_free;
+        kv->event_free = event;
     }
-    *ret_lost = kv->event_lost;
-    kv->event_lost = 0;
+    *ret_lost = list->lost;
+    list->lost = 0;
     ab_lock_drop(&kv->lock);
     return (int)count;
 }
@@ -659,21 +693,6 @@ static int issue_one(struct ab_task *task, struct put *put, uint32_t at)
     return task->kind == AB_TASK_GET ? get_item(task, at) : delete_item(task, at);
 }
 
-/* no room: forget the oldest items nobody owns and come back */
-static void put_make_room(struct ab_task *task)
-{
-    struct ab_kv *kv = task->kv;
-    struct ab_record *record = ab_record_new(kv);
-    task->room_tries++;
-    if (record != NULL) {
-        (void)ab_reclaim_store(kv, record, ab_store_segment_bytes(kv->store) / AB_PAGE);
-        ab_record_submit(record, AB_PROMISE_DURABLE);
-    }
-    ab_compact_start(kv, true);
-    task->retry_ns = kv->os->clock_ns(kv->os) + ROOM_WAIT_NS;
-    ab_task_wait(task, false);
-}
-
 static void cache_end(struct ab_task *task)
 {
     bool all = true;
@@ -747,8 +766,8 @@ void ab_cache_step(struct ab_task *task)
         task->item_at -= status != 0;
     }
     put_send(&put);
-    if (put.status == -ENOSPC && task->pending == 0 && task->commits == 0) {
-        put_make_room(task);
+    if (put.status == -ENOSPC && task->pending == 0 && task->commits == 0 &&
+        ab_reclaim_room(task, false)) {
         return;
     }
     bool more = task->status == 0 && task->item_at < task->item_count;

@@ -241,34 +241,14 @@ static void session_commit(struct ab_task *task)
     ab_task_commit(task, session_committed);
 }
 
-/* No room in the store: forget what nobody owns, once; then ask for compaction; then fail. */
-static bool room_make(struct ab_task *task)
-{
-    struct ab_kv *kv = task->kv;
-    if (task->room_tries++ >= ROOM_TRIES_MAX) {
-        return false;
-    }
-    struct ab_record *record = ab_record_new(kv);
-    if (record == NULL) {
-        return false;
-    }
-    uint64_t pages = ab_reclaim_store(kv, record, ab_store_segment_bytes(kv->store) / AB_PAGE);
-    pages += ab_reclaim_ended(kv, record);
-    record->done = NULL;
-    ab_record_submit(record,
-                     AB_PROMISE_DURABLE); /* segments are used again once drops are durable */
-    ab_compact_start(kv, true);
-    task->retry_ns = kv->os->clock_ns(kv->os) + ROOM_WAIT_NS;
-    return pages > 0 || kv->transfer->compacting;
-}
-
 static void detach_issue(struct ab_task *task)
 {
     struct walk walk = {.task = task};
     walk_session(&walk);
     walk_send(&walk);
-    if (walk.status == -ENOSPC && task->status == 0 && room_make(task)) {
-        ab_task_wait(task, false);
+    bool quiet = task->pending == 0 && task->commits == 0; /* else what is under way frees some */
+    if (walk.status == -ENOSPC && task->status == 0 && (!quiet || ab_reclaim_room(task, true))) {
+        ab_list_remove(&task->link); /* a batch or a commit steps it again */
         return;
     }
     if (walk.status != 0 && walk.status != -EAGAIN) {

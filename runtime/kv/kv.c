@@ -46,6 +46,7 @@ static int tables_make(struct ab_kv *kv, uint32_t block_max)
     if (status == 0 && kv->keep_keys) {
         status = ab_os_map_lazy(kv->os, kv->block_capacity * sizeof(struct abode_key), &keys);
         kv->keys = keys;
+        kv->event_free = AB_INDEX_NONE;
         kv->events = ab_os_alloc_array(kv->os, AB_EVENTS_MAX, sizeof(*kv->events));
         status = status == 0 && kv->events == NULL ? -ENOMEM : status;
     }

@@ -208,9 +208,13 @@ struct ab_kv {
     uint64_t spill_refilled_ns;
     struct ab_event {
         struct abode_key key;
-        uint32_t model;
-    } * events; /* ring of keys that left by themselves */
-    uint64_t event_head, event_tail, event_lost;
+        uint32_t next;
+    } * events; /* keys that left by themselves; a list a model, all in one pool */
+    uint32_t event_free, event_high; /* list of free ones; never used from high on */
+    struct ab_event_list {
+        uint32_t first, last, count; /* first and last count for something if count > 0 */
+        uint64_t lost;
+    } event_lists[AB_MODELS_MAX];
     struct ab_region *regions;
     uint32_t queue_count;
     struct ab_counters counters;

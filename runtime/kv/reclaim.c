@@ -11,6 +11,7 @@
 #include "kv/evict.h"
 #include "kv/persist.h"
 #include "kv/session.h"
+#include "kv/transfer.h"
 
 #define CANDIDATES_MAX 16 /* sessions that evict.c chooses from */
 #define LRU_WALK_MAX 512  /* list nodes looked at for them */
@@ -327,4 +328,45 @@ uint64_t ab_reclaim_store(struct ab_kv *kv, struct ab_record *record, uint64_t p
         ab_record_block_drop(record, best);
     }
     return freed;
+}
+
+static void room_made(struct ab_record *record, int status)
+{
+    struct ab_task *task = record->context;
+    struct ab_kv *kv = task->kv;
+    (void)status; /* the store counts it; the task sees whether there is room */
+    task->commits--;
+    kv->transfer->in_flight--;
+    if (record->dead_count == 0 && kv->transfer->compacting) {
+        task->retry_ns = kv->os->clock_ns(kv->os) + ROOM_WAIT_NS;
+        ab_task_wait(task, false);
+    } else {
+        ab_task_runnable(task);
+    }
+}
+
+bool ab_reclaim_room(struct ab_task *task, bool ended)
+{
+    struct ab_kv *kv = task->kv;
+    if (task->room_tries++ >= ROOM_TRIES_MAX) {
+        return false;
+    }
+    struct ab_record *record = ab_record_new(kv);
+    if (record == NULL) {
+        return false;
+    }
+    uint64_t pages = ab_reclaim_store(kv, record, ab_store_segment_bytes(kv->store) / AB_PAGE);
+    pages += ended ? ab_reclaim_ended(kv, record) : 0;
+    ab_compact_start(kv, true);
+    if (pages == 0 && !kv->transfer->compacting && task->room_tries > 1) {
+        ab_record_free(record); /* the first try is always made: its sync frees empty segments */
+        return false;
+    }
+    record->done = room_made;
+    record->context = task;
+    task->commits++;
+    kv->transfer->in_flight++;
+    ab_list_remove(&task->link);
+    ab_record_submit(record, AB_PROMISE_DURABLE);
+    return true;
 }

@@ -31,4 +31,9 @@ bool ab_reclaim_can(struct ab_kv *kv, const struct ab_component *component);
  * the store came free; their drops go into `record`. Returns pages. */
 uint64_t ab_reclaim_store(struct ab_kv *kv, struct ab_record *record, uint64_t pages);
 
+/* The store is full and the task waits for room: forget what nobody owns (ended: and one session that
+ * ended), start a compaction, and step the task again when that is durable: only then are slots free.
+ * false: all has been tried. */
+bool ab_reclaim_room(struct ab_task *task, bool ended);
+
 #endif

@@ -135,6 +135,10 @@ static void record_done(struct ab_commit *commit, int status)
 {
     struct ab_record *record = ab_container_of(commit, struct ab_record, commit);
     struct ab_kv *kv = record->kv;
+    for (uint32_t i = 0; i < record->dead_count && status == 0;
+         i++) { /* before anyone hears of it */
+        ab_store_drop(kv->store, record->dead[i].slot, record->dead[i].pages);
+    }
     ab_lock_take(&kv->lock);
     puts_apply(record, status);
     puts_unpin(record);
@@ -144,9 +148,6 @@ static void record_done(struct ab_commit *commit, int status)
     ab_transfer_kick(kv); /* frames came free, or slots did */
     ab_transfer_wake(kv); /* this is the committer's thread: a service steps the task */
     ab_lock_drop(&kv->lock);
-    for (uint32_t i = 0; i < record->dead_count && status == 0; i++) {
-        ab_store_drop(kv->store, record->dead[i].slot, record->dead[i].pages);
-    }
     ab_record_free(record);
 }
 

@@ -341,7 +341,6 @@ static void retries_check(struct ab_transfer *transfer, uint64_t now)
         struct ab_task *task = ab_list_entry(node, struct ab_task, link);
         node = node->next;
         if (task->retry_ns != 0 && now >= task->retry_ns) {
-            task->retry_ns = 0;
             ab_task_runnable(task);
         }
     }
@@ -468,8 +467,8 @@ static int service_launch(struct ab_service *service)
     int status = kv->store == NULL ? 0 : ab_os_map_lazy(kv->os, FILES_MAP_BYTES, &files);
     service->files = files;
     if (status == 0) {
-        status = ab_thread_start(kv->os, kv->topology, service->node, name, kv->poison,
-                                 service_run, service, &service->thread);
+        status = ab_thread_start(kv->os, kv->topology, service->node, name, kv->poison, service_run,
+                                 service, &service->thread);
     }
     if (status != 0) {
         return status;

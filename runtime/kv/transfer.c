@@ -25,6 +25,7 @@ void ab_task_runnable(struct ab_task *task)
     struct ab_transfer *transfer = task->kv->transfer;
     ab_list_remove(&task->link);
     task->hungry = false;
+    task->retry_ns = 0;
     ab_list_push_back(&transfer->runnable, &task->link);
 }
 
@@ -54,11 +55,14 @@ void ab_transfer_kick(struct ab_kv *kv)
     if (transfer == NULL || !transfer->ready || ab_list_is_empty(&transfer->hungry)) {
         return;
     }
-    for (struct ab_list *node = ab_list_pop_front(&transfer->hungry); node != NULL;
-         node = ab_list_pop_front(&transfer->hungry)) {
+    struct ab_list *node = transfer->hungry.next;
+    while (node != &transfer->hungry) {
         struct ab_task *task = ab_list_entry(node, struct ab_task, link);
-        task->hungry = false;
-        ab_list_push_back(&transfer->runnable, node);
+        node = node->next;
+        if (task->retry_ns ==
+            0) { /* else it waits for the clock: others' progress is not its own */
+            ab_task_runnable(task);
+        }
     }
     ab_io_wake(transfer->services[0].io);
 }
