@@ -56,6 +56,7 @@ struct demo_totals {
     uint64_t cpu_ns;                       /* of the child, all threads */
     double memory_byte_s, store_byte_s;    /* byte x seconds of the workload's clock */
     uint64_t fork_count, prefix_hit_count, delete_count;
+    uint64_t store_full_count; /* durable detaches that found no room and were tried again */
     struct abode_stats stats;
 };
 
@@ -164,7 +165,8 @@ struct host_session {
     uint32_t turn; /* that the running event does */
     uint32_t turns_done;
     bool exists;
-    bool delete_unsure; /* deleted, and no later durable op has ended yet */
+    uint32_t full_tries; /* detaches of this turn that found the store full */
+    bool delete_unsure;  /* deleted, and no later durable op has ended yet */
     uint64_t submit_ns, submit_sequence, delete_sequence;
 };
 #define HOST_READY_MAX (2 * DEMO_IN_FLIGHT_MAX)

@@ -161,8 +161,8 @@ static void session_heard(struct child *child, const struct demo_message *messag
     if (message->type == DEMO_RECOVERED) {
         recovered(child, message);
     } else if (message->type == DEMO_SPILLING) {
+        child->spilling += !session->spilling;
         session->spilling = true;
-        child->spilling++;
     } else if (message->type == DEMO_ACKNOWLEDGED) {
         acknowledged(child, message);
     } else if (message->type == DEMO_DELETED) {
@@ -262,6 +262,7 @@ static void totals_add(struct demo_totals *sum, const struct demo_totals *one)
     sum->fork_count += one->fork_count;
     sum->prefix_hit_count += one->prefix_hit_count;
     sum->delete_count += one->delete_count;
+    sum->store_full_count += one->store_full_count;
     struct abode_stats stats = one->stats; /* states as the last child saw them, counts added */
     stats.bytes_accepted += sum->stats.bytes_accepted;
     stats.bytes_spilled += sum->stats.bytes_spilled;

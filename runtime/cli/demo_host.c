@@ -25,7 +25,9 @@
 #define WAIT_NS 100000000   /* one wait for a completion; then look around again */
 #define STUCK_WAITS_MAX 600 /* waits without any completion: a minute */
 #define DEFERRED_TRIES_MAX 600
-#define LOOK_AHEAD 4                 /* events whose sessions are said to be needed soon */
+#define LOOK_AHEAD 4       /* events whose sessions are said to be needed soon */
+#define FULL_TRIES_MAX 200 /* x FULL_WAIT_NS = 10 s for the store to make room */
+#define FULL_WAIT_NS 50000000
 #define SPILL_NOW_IDLE_MS 1800000ull /* idle longer than this: give the frames back at once */
 #define CLOSE_TRIES_MAX 100
 
@@ -212,6 +214,7 @@ static int event_begin(struct host *host, const struct workload_event *event)
         return result;
     }
     session->turn = event->turn;
+    session->full_tries = 0;
     host->in_flight++;
     if (session->exists) {
         session->op = (struct abode_op){.user_data = session};
@@ -285,6 +288,13 @@ static int detached(struct host *host, uint32_t conversation)
 {
     const struct conversation *it = &host->workload.conversations[conversation];
     struct host_session *session = &host->sessions[conversation];
+    if (session->op.status == -ENOSPC && session->full_tries < FULL_TRIES_MAX) {
+        /* the session is whole in memory: what a host does is attach it, and try again later */
+        session->full_tries++;
+        host->totals.store_full_count++;
+        const int waited = host_breathe(host, FULL_WAIT_NS);
+        return waited < 0 ? waited : attach_begin(host, conversation);
+    }
     session->stage = HOST_IDLE;
     host->in_flight--;
     host->room_made = true;
@@ -313,6 +323,9 @@ static int attached(struct host *host, uint32_t conversation)
 {
     struct host_session *session = &host->sessions[conversation];
     const int status = session->op.status;
+    if (status == 0 && session->full_tries > 0) {
+        return detach_begin(host, conversation); /* its turn is done already */
+    }
     if (status == 0) {
         host->totals.attach_count++;
         return turn_run(host, conversation);

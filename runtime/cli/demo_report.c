@@ -90,6 +90,10 @@ static void truth_print(const struct demo_result *result, FILE *stream)
         (void)fprintf(stream, "  %-14s open, recover and declare models in %s at most\n", "",
                       cli_seconds_text((double)result->recover_ns_max / 1e9).text);
     }
+    if (result->totals.store_full_count > 0) {
+        (void)fprintf(stream, "  %-14s %llu spills found the store full and were tried again\n",
+                      "room", (unsigned long long)result->totals.store_full_count);
+    }
     if (result->turns_left > 0) {
         (void)fprintf(stream, "  %-14s %llu of %u turns were not begun: --seconds was over\n",
                       "time", (unsigned long long)result->turns_left, result->workload.turn_count);
@@ -259,6 +263,8 @@ json_t *report_json(const struct demo_result *result)
         (json_int_t)stats->metadata_bytes));
     (void)json_object_update(object, more);
     json_decref(more);
+    (void)json_object_set_new(object, "spills_retried_store_full",
+                              json_integer((json_int_t)totals->store_full_count));
     (void)json_object_set_new(object, "prefill_rate_assumed", json_real(result->prefill_rate));
     (void)json_object_set_new(object, "stateless", compare_json(&compare, false));
     (void)json_object_set_new(object, "stateful", compare_json(&compare, true));
