@@ -10,7 +10,8 @@
 #define MEMORY_MIN (2ull << 20)
 #define SESSIONS_MAX (1u << 20)
 #define BLOCKS_MAX (1u << 28)
-#define BLOCK_BYTES_GUESS 65536 /* to size the index: smaller blocks need block_count_max */
+#define BLOCK_BYTES_GUESS \
+    4096 /* a slot is not smaller; the table is lazy: unused places cost nothing */
 #define BLOCKS_MIN 65536u
 #define BLOCKS_DEFAULT_MAX (1u << 24)
 #define RECLAIM_LOW_DEFAULT 2
