@@ -435,22 +435,34 @@ static void flush_done(struct ab_record *record, int status)
     atomic_store(&flush->state, status);
 }
 
-/* Sessions whose promise is not kept yet (a detach failed): once more. */
-static uint32_t flush_sessions(struct ab_kv *kv)
+static bool promise_is_open(struct ab_kv *kv, const struct ab_session *session)
 {
-    uint32_t started = 0;
+    return session->state == AB_SESSION_DETACHED && session->durability > ABODE_MEM &&
+           (session->stored_tokens != session->token_count || session->note_dirty ||
+            ab_session_is_dirty(kv, session));
+}
+
+struct unkept {
+    uint32_t count; /* sessions whose promise is not kept: a detach failed, or is under way */
+    int status;     /* why, of one of them; 0: not tried yet */
+};
+
+/* What is not kept yet; start: and try again. */
+static struct unkept flush_sessions(struct ab_kv *kv, bool start)
+{
+    struct unkept unkept = {.count = 0};
     ab_lock_take(&kv->lock);
     for (uint32_t i = 0; i < kv->session_high; i++) {
         struct ab_session *session = &kv->sessions[i];
-        if (session->state != AB_SESSION_DETACHED || session->task != NULL ||
-            session->durability <= ABODE_MEM ||
-            (session->stored_tokens == session->token_count && !session->note_dirty &&
-             !ab_session_is_dirty(kv, session))) {
+        if (!promise_is_open(kv, session)) {
             continue;
         }
-        struct ab_task *task = ab_task_own_new(kv, AB_TASK_DETACH);
+        unkept.count++;
+        unkept.status = session->detach_status != 0 ? session->detach_status : unkept.status;
+        struct ab_task *task =
+            !start || session->task != NULL ? NULL : ab_task_own_new(kv, AB_TASK_DETACH);
         if (task == NULL) {
-            break; /* the rest in the next round */
+            continue; /* no task is free: the next round */
         }
         task->session = i;
         task->generation = session->generation;
@@ -459,10 +471,9 @@ static uint32_t flush_sessions(struct ab_kv *kv)
         task->promise = (enum ab_promise)session->durability;
         session->task = task;
         ab_task_start(task);
-        started++;
     }
     ab_lock_drop(&kv->lock);
-    return started;
+    return unkept;
 }
 
 static bool is_busy(struct ab_kv *kv)
@@ -473,8 +484,29 @@ static bool is_busy(struct ab_kv *kv)
     return busy;
 }
 
-#define FLUSH_ROUNDS_MAX 64
 #define FLUSH_NAP_NS (200ll * 1000)
+
+/* Rounds go on as long as each one keeps some promises. */
+static int sessions_wait(struct abode *runtime, uint64_t end)
+{
+    struct ab_kv *kv = runtime->kv;
+    struct unkept before = flush_sessions(kv, true), now = before;
+    for (bool better = true; better || is_busy(kv);) {
+        if (is_busy(kv)) {
+            if (end != 0 && runtime->os->clock_ns(runtime->os) > end) {
+                return -ETIMEDOUT;
+            }
+            (void)runtime->os->poll(runtime->os, -1, 0, FLUSH_NAP_NS);
+            continue;
+        }
+        now = flush_sessions(kv, false);
+        better = now.count > 0 && now.count < before.count;
+        if (better) {
+            before = flush_sessions(kv, true);
+        }
+    }
+    return now.count == 0 ? 0 : now.status != 0 ? now.status : -EAGAIN;
+}
 
 static int barrier_wait(struct abode *runtime, uint64_t end)
 {
@@ -516,17 +548,8 @@ int abode_flush(struct abode *runtime, int64_t timeout_ns)
     if (timeout_ns >= 0) {
         end = runtime->os->clock_ns(runtime->os) + (uint64_t)timeout_ns;
     }
-    uint32_t started = flush_sessions(runtime->kv);
-    for (uint32_t round = 0; status == 0 && (started > 0 || is_busy(runtime->kv));) {
-        if (end != 0 && runtime->os->clock_ns(runtime->os) > end) {
-            status = -ETIMEDOUT;
-        }
-        (void)runtime->os->poll(runtime->os, -1, 0, FLUSH_NAP_NS);
-        bool more = !is_busy(runtime->kv) && started > 0 && ++round < FLUSH_ROUNDS_MAX;
-        started = more ? flush_sessions(runtime->kv) : is_busy(runtime->kv) ? started : 0;
-    }
-    if (status == 0) {
-        status = barrier_wait(runtime, end);
-    }
+    status = sessions_wait(runtime, end);
+    int barrier = barrier_wait(runtime, end); /* also what others were promised */
+    status = status != 0 ? status : barrier;
     return ab_leave(runtime, before, status);
 }

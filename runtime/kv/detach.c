@@ -138,6 +138,7 @@ static void detach_end(struct ab_task *task)
         return;
     }
     session->task = NULL;
+    session->detach_status = status;
     if (task->op == NULL) { /* flush: detached all along, nothing is pinned */
         ab_task_finish(task, status);
         return;

@@ -157,6 +157,7 @@ struct ab_session {
     uint32_t name_next;
     uint32_t stamp;                      /* tick of the last detach */
     uint64_t keep_until_ns, next_use_ns; /* advice; CLOCK_MONOTONIC, 0: none */
+    int detach_status;                   /* of the last detach, or of abode_flush's */
     struct ab_task *task;                /* the host's op in flight */
     struct ab_task *spill;               /* an internal spill in flight */
     uint8_t *note;
