@@ -92,24 +92,28 @@ void ab_reclaim_session(struct ab_kv *kv, struct ab_session *session, uint32_t c
     (void)evict_session(kv, session, c, node, UINT32_MAX, true);
 }
 
-uint64_t ab_reclaim_ended(struct ab_kv *kv, struct ab_record *record)
+uint64_t ab_reclaim_ended(struct ab_kv *kv, struct ab_record *record, uint64_t pages)
 {
-    for (uint32_t i = 0; i < kv->session_high; i++) {
+    uint64_t freed = 0;
+    uint32_t dropped = 0;
+    for (uint32_t i = 0; i < kv->session_high && freed < pages && dropped < AB_RECLAIM_BATCH; i++) {
         struct ab_session *session = &kv->sessions[i];
         if (session->state != AB_SESSION_DETACHED || !session->ended || session->task != NULL ||
             session->spill != NULL || session->stored_rows == 0) {
             continue;
         }
-        uint64_t before = ab_store_stats(kv->store).pages_live;
-        uint32_t generation = session->generation;
+        uint32_t generation = session->generation, dead = record->dead_count;
         ab_session_cut(kv, session, 0, record);
         ab_session_let_go(kv, session, record);
         ab_record_session_delete(record, i, generation);
         ab_session_release(kv, session);
         atomic_fetch_add_explicit(&kv->counters.sessions_dropped, 1, memory_order_relaxed);
-        return before > 0;
+        dropped++;
+        for (; dead < record->dead_count; dead++) {
+            freed += record->dead[dead].pages;
+        }
     }
-    return 0;
+    return freed;
 }
 
 static bool session_has_frames(const struct ab_kv *kv, const struct ab_session *session)
@@ -355,8 +359,11 @@ bool ab_reclaim_room(struct ab_task *task, bool ended)
     if (record == NULL) {
         return false;
     }
-    uint64_t pages = ab_reclaim_store(kv, record, ab_store_segment_bytes(kv->store) / AB_PAGE);
-    pages += ended ? ab_reclaim_ended(kv, record) : 0;
+    uint64_t wanted = ab_store_segment_bytes(kv->store) / AB_PAGE;
+    uint64_t pages = ab_reclaim_store(kv, record, wanted);
+    if (ended && pages < wanted) {
+        pages += ab_reclaim_ended(kv, record, wanted - pages);
+    }
     ab_compact_start(kv, true);
     if (pages == 0 && !kv->transfer->compacting && task->room_tries > 1) {
         ab_record_free(record); /* the first try is always made: its sync frees empty segments */

@@ -18,8 +18,9 @@ uint32_t ab_reclaim_clean(struct ab_kv *kv, struct ab_component *component, uint
 /* All clean frames of one session's component on a node. */
 void ab_reclaim_session(struct ab_kv *kv, struct ab_session *session, uint32_t component,
                         uint32_t node);
-/* Delete one session that its host called ended, so that the store gets room; pages that come free. */
-uint64_t ab_reclaim_ended(struct ab_kv *kv, struct ab_record *record);
+/* Delete sessions that their host called ended until about `pages` pages of the store came free (64 of
+ * them at most); returns pages. */
+uint64_t ab_reclaim_ended(struct ab_kv *kv, struct ab_record *record, uint64_t pages);
 /* The coldest detached session that has dirty frames of the component and no spill in flight;
  * AB_INDEX_NONE: none. must: sessions under KEEP too. */
 uint32_t ab_reclaim_spill_pick(struct ab_kv *kv, const struct ab_component *component, bool must);
@@ -31,7 +32,7 @@ bool ab_reclaim_can(struct ab_kv *kv, const struct ab_component *component);
  * the store came free; their drops go into `record`. Returns pages. */
 uint64_t ab_reclaim_store(struct ab_kv *kv, struct ab_record *record, uint64_t pages);
 
-/* The store is full and the task waits for room: forget what nobody owns (ended: and one session that
+/* The store is full and the task waits for room: forget what nobody owns (ended: also sessions that
  * ended), start a compaction, and step the task again when that is durable: only then are slots free.
  * false: all has been tried. */
 bool ab_reclaim_room(struct ab_task *task, bool ended);
