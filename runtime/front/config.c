@@ -100,6 +100,10 @@ static int bounds_check(const struct abode_config *config)
     if (config->memory_bytes_max < MEMORY_MIN || config->memory_bytes_max > 1ull << 46) {
         return bad(config, "memory_bytes_max must be 2 MiB to 64 TiB");
     }
+    if (config->segment_bytes % AB_SEGMENT_STEP != 0 ||
+        config->segment_bytes > AB_SEGMENT_BYTES_MAX) {
+        return bad(config, "segment_bytes must be a multiple of 1 MiB, at most 256 MiB");
+    }
     if (config->session_count_max > SESSIONS_MAX) {
         return bad(config, "session_count_max must be at most 1,048,576");
     }

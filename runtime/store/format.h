@@ -32,8 +32,6 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the format is little-
 
 #define AB_STORE_ID_BYTES 16
 #define AB_SUPERBLOCK_COPIES 4u
-#define AB_SEGMENT_STEP (1u << 20) /* segment_bytes is a multiple of it */
-#define AB_SEGMENT_BYTES_MAX (256u << 20)
 
 /* Three classes of features, a bit each; a bit that this library does not know means: */
 struct ab_disk_features {

@@ -32,6 +32,8 @@
 #include "base/os.h"
 #include "machine/topology.h"
 
+#define AB_SEGMENT_STEP (1u << 20) /* segment_bytes is a multiple of it */
+#define AB_SEGMENT_BYTES_MAX (256u << 20)
 #define AB_STORE_DEVICES_MAX 16
 #define AB_STORE_SEGMENTS_MAX (1u << 24)
 #define AB_EXTENT_ITEMS_MAX 48 /* blocks that one extent header page can list */
