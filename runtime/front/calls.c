@@ -173,6 +173,7 @@ int abode_session_note_set(struct abode *runtime, struct abode_session session, 
         return status;
     }
     status = bytes == NULL && size > 0 ? -EINVAL
+             : runtime->kv->read_only  ? -EROFS
                                        : ab_session_note_set(runtime->kv, session, bytes, size);
     return ab_leave(runtime, before, status);
 }
