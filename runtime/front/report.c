@@ -425,14 +425,18 @@ int abode_session_placement(struct abode *runtime, struct abode_session handle,
 
 /* ---- flush ---- */
 
+enum { FLUSH_WAITED_FOR = 1, FLUSH_LEFT = 2 }; /* above any status */
 struct flush {
-    _Atomic int state; /* 1: waiting, <= 0: the commit's status */
+    _Atomic int
+        state; /* one of these, or the commit's status; who sees the other's mark frees it */
 };
 
 static void flush_done(struct ab_record *record, int status)
 {
     struct flush *flush = record->context;
-    atomic_store(&flush->state, status);
+    if (atomic_exchange(&flush->state, status) == FLUSH_LEFT) {
+        record->kv->os->free(record->kv->os, flush);
+    }
 }
 
 static bool promise_is_open(struct ab_kv *kv, const struct ab_session *session)
@@ -520,15 +524,17 @@ static int barrier_wait(struct abode *runtime, uint64_t end)
         runtime->os->free(runtime->os, flush);
         return -ENOMEM;
     }
-    atomic_store(&flush->state, 1);
+    atomic_store(&flush->state, FLUSH_WAITED_FOR);
     record->done = flush_done;
     record->context = flush;
     ab_lock_take(&kv->lock);
     ab_record_submit(record, AB_PROMISE_DURABLE);
     ab_lock_drop(&kv->lock);
     while (atomic_load(&flush->state) > 0) {
-        if (end != 0 && runtime->os->clock_ns(runtime->os) > end) {
-            return -ETIMEDOUT; /* `flush` stays until the device answers: the record points to it */
+        int waiting = FLUSH_WAITED_FOR;
+        if (end != 0 && runtime->os->clock_ns(runtime->os) > end &&
+            atomic_compare_exchange_strong(&flush->state, &waiting, FLUSH_LEFT)) {
+            return -ETIMEDOUT;
         }
         (void)runtime->os->poll(runtime->os, -1, 0, FLUSH_NAP_NS);
     }
