@@ -23,7 +23,8 @@
 #include <string.h>
 
 #define CONTENT_STEP 0x9e3779b97f4a7c15ull /* 2^64 / golden ratio, odd: words differ for any k */
-#define CONTENT_FACTOR 0xd6e8feb86659fd93ull /* odd, its bits well mixed: guess, tested below 1/256 */
+#define CONTENT_FACTOR \
+    0xd6e8feb86659fd93ull /* odd, its bits well mixed: guess, tested below 1/256 */
 
 /* Spreads all input bits over all output bits (two rounds of xor-shift and multiply). */
 static inline uint64_t content_mix(uint64_t value)

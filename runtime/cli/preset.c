@@ -13,28 +13,38 @@
 #define SCALE_MAX 1024.0
 
 /* Two planes (K and V) a layer of `heads` KV heads of `size` elements of 2 bytes. */
-#define ATTENTION(layers, heads, size) ABODE_PAGED, (layers) * 2, (heads) * (size) * 2, 0
-#define SLIDING(layers, heads, size, window) ABODE_WINDOW, (layers) * 2, (heads) * (size) * 2, window
+#define ATTENTION(layers, heads, size) ABODE_PAGED, (layers)*2, (heads) * (size)*2, 0
+#define SLIDING(layers, heads, size, window) ABODE_WINDOW, (layers)*2, (heads) * (size)*2, window
 
 static const struct preset presets[] = {
     {"llama-3.1-8b", "Llama-3.1-8B: 32 layers, 8 KV heads of 128", 1, {{ATTENTION(32, 8, 128)}}},
     {"llama-3.1-70b", "Llama-3.1-70B: 80 layers, 8 KV heads of 128", 1, {{ATTENTION(80, 8, 128)}}},
     {"qwen3-8b", "Qwen3-8B: 36 layers, 8 KV heads of 128", 1, {{ATTENTION(36, 8, 128)}}},
     {"qwen3-32b", "Qwen3-32B: 64 layers, 8 KV heads of 128", 1, {{ATTENTION(64, 8, 128)}}},
-    {"deepseek-v3", "DeepSeek-V3: 61 layers, MLA: kv_lora_rank 512 + qk_rope_head_dim 64", 1,
+    {"deepseek-v3",
+     "DeepSeek-V3: 61 layers, MLA: kv_lora_rank 512 + qk_rope_head_dim 64",
+     1,
      {{ABODE_PAGED, 61, (512 + 64) * 2, 0}}},
-    {"gpt-oss-20b", "gpt-oss-20b: 24 layers, 8 KV heads of 64, every other one with a window of 128",
-     2, {{ATTENTION(12, 8, 64)}, {SLIDING(12, 8, 64, 128)}}},
+    {"gpt-oss-20b",
+     "gpt-oss-20b: 24 layers, 8 KV heads of 64, every other one with a window of 128",
+     2,
+     {{ATTENTION(12, 8, 64)}, {SLIDING(12, 8, 64, 128)}}},
     {"gpt-oss-120b",
-     "gpt-oss-120b: 36 layers, 8 KV heads of 64, every other one with a window of 128", 2,
+     "gpt-oss-120b: 36 layers, 8 KV heads of 64, every other one with a window of 128",
+     2,
      {{ATTENTION(18, 8, 64)}, {SLIDING(18, 8, 64, 128)}}},
-    {"gemma-3-4b", "Gemma-3-4B: 34 layers, 4 KV heads of 256, 5 of 6 with a window of 1,024", 2,
+    {"gemma-3-4b",
+     "Gemma-3-4B: 34 layers, 4 KV heads of 256, 5 of 6 with a window of 1,024",
+     2,
      {{ATTENTION(5, 4, 256)}, {SLIDING(29, 4, 256, 1024)}}},
-    {"gemma-3-27b", "Gemma-3-27B: 62 layers, 16 KV heads of 128, 5 of 6 with a window of 1,024", 2,
+    {"gemma-3-27b",
+     "Gemma-3-27B: 62 layers, 16 KV heads of 128, 5 of 6 with a window of 1,024",
+     2,
      {{ATTENTION(10, 16, 128)}, {SLIDING(52, 16, 128, 1024)}}},
     /* Recurrent state in 4 bytes an element: 32 value heads x 128 x 128; convolution: the last 3 of
      * (2 x 16 key heads + 32 value heads) x 128 channels in 2 bytes (linear_conv_kernel_dim 4). */
-    {"qwen3-next", "Qwen3-Next-80B-A3B: 48 layers, 12 full (2 KV heads of 256), 36 gated delta net",
+    {"qwen3-next",
+     "Qwen3-Next-80B-A3B: 48 layers, 12 full (2 KV heads of 256), 36 gated delta net",
      3,
      {{ATTENTION(12, 2, 256)},
       {ABODE_SNAPSHOT, 36, 32 * 128 * 128 * 4, 0},
@@ -218,8 +228,8 @@ static int component_make(const struct preset_part *part, uint32_t block_tokens,
     ret->plane_count = part->plane_count;
     ret->planes = planes;
     for (uint32_t i = 0; i < part->plane_count; i++) {
-        planes[i] = (struct abode_plane){.bytes_per_block = (uint32_t)bytes,
-                                         .align = align_for(bytes)};
+        planes[i] =
+            (struct abode_plane){.bytes_per_block = (uint32_t)bytes, .align = align_for(bytes)};
     }
     return 0;
 }

@@ -20,14 +20,14 @@
 #include <abode/abode.h>
 
 #define PRESET_PARTS_MAX ABODE_COMPONENTS_MAX
-#define PRESET_PLANE_BYTES_MIN 64     /* a fixed-size plane: one cache line */
+#define PRESET_PLANE_BYTES_MIN 64 /* a fixed-size plane: one cache line */
 #define PRESET_PLANE_BYTES_MAX (1u << 30)
 #define PRESET_WINDOW_TOKENS_MAX (1u << 20)
-#define PRESET_SNAPSHOTS_KEPT 4       /* two turns back: a point before and one after each reply */
+#define PRESET_SNAPSHOTS_KEPT 4 /* two turns back: a point before and one after each reply */
 #define PRESET_NAME_BYTES 128
 
 struct preset_part {
-    uint32_t kind;          /* enum abode_component_kind */
+    uint32_t kind; /* enum abode_component_kind */
     uint32_t plane_count;
     uint32_t plane_bytes;   /* PAGED, WINDOW: of one token; else of the state */
     uint32_t window_tokens; /* WINDOW */
@@ -48,7 +48,7 @@ struct geometry {
     struct abode_plane *planes; /* of all components, one after another */
     uint32_t part_count;
     uint32_t block_tokens;
-    double scale;           /* as asked */
+    double scale;              /* as asked */
     uint64_t token_bytes;      /* PAGED and WINDOW, one token, as scaled */
     uint64_t token_bytes_real; /* the same at scale 1 */
     uint64_t fixed_bytes;      /* SNAPSHOT and BYTES: one restore point */

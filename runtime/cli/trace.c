@@ -114,8 +114,8 @@ int trace_fail(struct trace_loader *loader, const char *format, ...)
         (void)snprintf(loader->error->text, sizeof(loader->error->text), "%.200s: request %u: %s",
                        loader->path, loader->item, text);
     } else {
-        (void)snprintf(loader->error->text, sizeof(loader->error->text), "%.200s: %s",
-                       loader->path, text);
+        (void)snprintf(loader->error->text, sizeof(loader->error->text), "%.200s: %s", loader->path,
+                       text);
     }
     return -EINVAL;
 }
@@ -183,11 +183,15 @@ typedef int (*line_parse)(struct trace_loader *loader, const json_t *object);
 static int line_fail(struct trace_loader *loader, bool last, const json_error_t *error)
 {
     if (last) {
-        return trace_fail(loader, "the trace is cut: it ends in the middle of this line (%.80s): "
-                                  "get it again, or remove the line", error->text);
+        return trace_fail(loader,
+                          "the trace is cut: it ends in the middle of this line (%.80s): "
+                          "get it again, or remove the line",
+                          error->text);
     }
-    return trace_fail(loader, "not JSON (%.80s, column %d): get the trace again, or remove the "
-                              "line", error->text, error->column);
+    return trace_fail(loader,
+                      "not JSON (%.80s, column %d): get the trace again, or remove the "
+                      "line",
+                      error->text, error->column);
 }
 
 /* Each line of the text is one object. */
@@ -405,7 +409,8 @@ static int folder_load(struct trace_loader *loader)
 
     loader->trace.format = TRACE_AGENTIC_SESSION;
     if (names == NULL || directory == NULL) {
-        rc = file_fail(loader, directory == NULL ? errno : ENOMEM, "give a folder that can be read");
+        rc =
+            file_fail(loader, directory == NULL ? errno : ENOMEM, "give a folder that can be read");
     }
     for (struct dirent *entry; rc == 0 && (entry = readdir(directory)) != NULL;) {
         if (!name_is_session(entry->d_name)) {

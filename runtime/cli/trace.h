@@ -35,8 +35,8 @@
 #define TRACE_FILE_BYTES_MAX (1ull << 30)
 #define TRACE_REQUESTS_MAX (1u << 24)
 #define TRACE_RUNS_MAX (1u << 26)
-#define TRACE_BLOCKS_MAX (1u << 20)    /* of one request */
-#define TRACE_TOKENS_MAX (1u << 24)    /* of one request */
+#define TRACE_BLOCKS_MAX (1u << 20) /* of one request */
+#define TRACE_TOKENS_MAX (1u << 24) /* of one request */
 #define TRACE_ID_MAX (1ull << 48)
 #define TRACE_SECONDS_MAX 1e9
 #define TRACE_SUB_MAX (1u << 20)
@@ -56,12 +56,12 @@ struct trace_run { /* ids first, first + 1, .. */
 };
 
 struct trace_request {
-    double start_s;       /* since the trace began */
-    double busy_s;        /* how long the model worked on it; 0: not recorded */
+    double start_s; /* since the trace began */
+    double busy_s;  /* how long the model worked on it; 0: not recorded */
     uint32_t branch;
     uint32_t tokens_in;
     uint32_t tokens_out;
-    uint32_t run_first;   /* index in trace.runs */
+    uint32_t run_first; /* index in trace.runs */
     uint32_t run_count;
     uint32_t block_count; /* ids */
     uint32_t whole_count; /* ids whose block is full: tokens_in / block_tokens at most */
@@ -78,7 +78,7 @@ struct trace {
     uint32_t request_count;
     struct trace_run *runs;
     uint32_t run_count;
-    uint64_t *scopes;       /* of each branch: ids of two scopes never mean the same block */
+    uint64_t *scopes; /* of each branch: ids of two scopes never mean the same block */
     uint32_t branch_count;
     uint32_t session_count; /* agentic: recorded sessions; conversation: 0 */
     bool starts_drawn;      /* when sessions began is not recorded: spread over a day by id */

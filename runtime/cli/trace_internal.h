@@ -10,7 +10,7 @@
 
 struct trace_map { /* uint64_t -> uint32_t, open addressing; key 0 is allowed */
     uint64_t *keys;
-    uint32_t *values; /* TRACE_NONE: free place */
+    uint32_t *values;  /* TRACE_NONE: free place */
     uint32_t capacity; /* power of two */
     uint32_t count;
 };
@@ -32,8 +32,8 @@ struct trace_loader {
     struct trace trace;
     struct trace_error *error;
     const char *path;
-    uint32_t line;    /* of the file; 0: it has no lines to speak of */
-    uint32_t item;    /* request of a recorded session, from 1; 0: none */
+    uint32_t line; /* of the file; 0: it has no lines to speak of */
+    uint32_t item; /* request of a recorded session, from 1; 0: none */
     uint32_t request_capacity, run_capacity, branch_capacity;
     struct trace_map session_index; /* recorded session number -> index in sessions */
     struct trace_map branch_index;  /* session index << 32 | sub + 1 -> branch */

@@ -17,7 +17,8 @@
 
 uint32_t trace_prefix(const struct trace *trace, uint32_t left, uint32_t right)
 {
-    const struct trace_request *const l = &trace->requests[left], *const r = &trace->requests[right];
+    const struct trace_request *const l = &trace->requests[left], *const r =
+                                                                      &trace->requests[right];
     uint32_t i = 0, j = 0, i_used = 0, j_used = 0, shared = 0;
 
     if (trace->scopes[l->branch] != trace->scopes[r->branch]) {
@@ -81,8 +82,8 @@ void trace_identities(const struct trace *trace, uint32_t request, uint64_t *ret
 static double session_start_s(struct trace_loader *loader, struct trace_session *session)
 {
     if (!session->start_known) {
-        session->start_s = (double)(content_mix(session->id) >> 11) / (double)(1ull << 53) *
-                           TRACE_DAY_S;
+        session->start_s =
+            (double)(content_mix(session->id) >> 11) / (double)(1ull << 53) * TRACE_DAY_S;
         session->start_known = true;
         loader->trace.starts_drawn = true;
     }

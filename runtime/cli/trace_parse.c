@@ -9,12 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AGENTIC_BLOCK_TOKENS 64      /* of the recorded sessions that we know */
+#define AGENTIC_BLOCK_TOKENS 64       /* of the recorded sessions that we know */
 #define CONVERSATION_BLOCK_TOKENS 512 /* FAST'25 traces: one hash id for 512 tokens */
 
 /* Makes room for one more element; capacity doubles up to count_max. */
-static int array_grow(struct trace_loader *loader, void **array, uint32_t *capacity,
-                      uint32_t count, size_t bytes, uint32_t count_max)
+static int array_grow(struct trace_loader *loader, void **array, uint32_t *capacity, uint32_t count,
+                      size_t bytes, uint32_t count_max)
 {
     if (count < *capacity) {
         return 0;
@@ -84,8 +84,10 @@ static int run_add(struct trace_loader *loader, struct trace_request *request, u
 {
     struct trace *const trace = &loader->trace;
     if (count == 0 || count > TRACE_BLOCKS_MAX - request->block_count) {
-        return trace_fail(loader, "a request has an empty range or more than %u blocks: this line "
-                                  "is damaged, get the trace again", TRACE_BLOCKS_MAX);
+        return trace_fail(loader,
+                          "a request has an empty range or more than %u blocks: this line "
+                          "is damaged, get the trace again",
+                          TRACE_BLOCKS_MAX);
     }
     request->block_count += (uint32_t)count;
     if (request->run_count > 0) {
@@ -106,8 +108,7 @@ static int run_add(struct trace_loader *loader, struct trace_request *request, u
 }
 
 /* "hash_ids": [1, 2, 3] */
-static int ids_add(struct trace_loader *loader, struct trace_request *request,
-                   const json_t *object)
+static int ids_add(struct trace_loader *loader, struct trace_request *request, const json_t *object)
 {
     const json_t *const ids = json_object_get(object, "hash_ids");
     if (!json_is_array(ids)) {
@@ -162,9 +163,10 @@ static int request_add(struct trace_loader *loader, struct trace_request *reques
     const uint32_t whole = request->tokens_in / trace->block_tokens;
     const uint32_t touched = whole + (request->tokens_in % trace->block_tokens != 0);
     if (request->block_count > touched) {
-        return trace_fail(loader, "%u blocks of %u tokens for %u tokens: blocks and tokens do not "
-                                  "agree, is it another block size?", request->block_count,
-                          trace->block_tokens, request->tokens_in);
+        return trace_fail(loader,
+                          "%u blocks of %u tokens for %u tokens: blocks and tokens do not "
+                          "agree, is it another block size?",
+                          request->block_count, trace->block_tokens, request->tokens_in);
     }
     request->whole_count = request->block_count < whole ? request->block_count : whole;
     request->next = TRACE_NONE;
@@ -185,8 +187,8 @@ int trace_parse_conversation(struct trace_loader *loader, const json_t *object)
     double milliseconds = 0;
 
     loader->trace.block_tokens = CONVERSATION_BLOCK_TOKENS;
-    int rc = number_get(loader, object, "timestamp", true, 0, TRACE_SECONDS_MAX * 1e3,
-                        &milliseconds);
+    int rc =
+        number_get(loader, object, "timestamp", true, 0, TRACE_SECONDS_MAX * 1e3, &milliseconds);
     if (rc == 0) {
         rc = whole_get(loader, object, "input_length", 1, TRACE_TOKENS_MAX, &request.tokens_in);
     }
@@ -230,8 +232,8 @@ static int branch_room(struct trace_loader *loader)
     int rc = array_grow(loader, (void **)&loader->branch_sessions, &sessions_capacity,
                         trace->branch_count, sizeof(uint32_t), TRACE_REQUESTS_MAX);
     if (rc == 0) {
-        rc = array_grow(loader, (void **)&loader->branch_subs, &subs_capacity,
-                        trace->branch_count, sizeof(uint32_t), TRACE_REQUESTS_MAX);
+        rc = array_grow(loader, (void **)&loader->branch_subs, &subs_capacity, trace->branch_count,
+                        sizeof(uint32_t), TRACE_REQUESTS_MAX);
     }
     if (rc == 0) {
         rc = array_grow(loader, (void **)&trace->scopes, &loader->branch_capacity,
@@ -310,8 +312,10 @@ static int sub_read(struct trace_loader *loader, const json_t *object, uint32_t 
         number = *end == '\0' ? number : -1;
     }
     if (number < 0 || number >= TRACE_SUB_MAX) {
-        return trace_fail(loader, "\"sub\" is neither \"\" nor a number below %u: this line is "
-                                  "damaged, get the trace again", TRACE_SUB_MAX);
+        return trace_fail(loader,
+                          "\"sub\" is neither \"\" nor a number below %u: this line is "
+                          "damaged, get the trace again",
+                          TRACE_SUB_MAX);
     }
     *ret = (uint32_t)number + 1;
     return 0;

@@ -99,10 +99,10 @@ static void test_speed_is_printed(void **state)
     wrong = content_check(bytes, 2, 0, size, NULL);
     (void)clock_gettime(CLOCK_MONOTONIC, &end);
     assert_int_equal(wrong, 0);
-    const double fill_s = (double)(middle.tv_sec - begin.tv_sec) +
-                          (double)(middle.tv_nsec - begin.tv_nsec) / 1e9;
-    const double check_s = (double)(end.tv_sec - middle.tv_sec) +
-                           (double)(end.tv_nsec - middle.tv_nsec) / 1e9;
+    const double fill_s =
+        (double)(middle.tv_sec - begin.tv_sec) + (double)(middle.tv_nsec - begin.tv_nsec) / 1e9;
+    const double check_s =
+        (double)(end.tv_sec - middle.tv_sec) + (double)(end.tv_nsec - middle.tv_nsec) / 1e9;
     print_message("content: fill %.1f GB/s, check %.1f GB/s\n", (double)size / fill_s / 1e9,
                   (double)size / check_s / 1e9);
     free(bytes);

@@ -107,7 +107,8 @@ static void test_words(void **state)
 
     (void)state;
     assert_int_equal(preset_find("paged:64x2048,window:16x1024@128,snapshot:4x65536,bytes:4096",
-                                 &preset, why, sizeof(why)), 0);
+                                 &preset, why, sizeof(why)),
+                     0);
     assert_int_equal(geometry_make(&preset, 1, 16, &geometry), 0);
     assert_int_equal(geometry.part_count, 4);
     assert_int_equal(geometry.token_bytes, 64 * 2048 + 16 * 1024);
@@ -121,11 +122,27 @@ static void test_words(void **state)
 static void test_words_that_are_wrong(void **state)
 {
     static const char *const wrong[] = {
-        "paged:", "paged:0x5", "paged:5x0", "paged:513x1", "paged:1x1073741825", "window:2x2",
-        "paged:2x2@5", "window:2x2@0", "window:2x2@99999999", "heap:2x2", "paged:2x2,", ",paged:2x2",
-        "paged:2x2x2", "paged:-1x2", "paged:2 x2", "bytes:2x2", "paged:99999999999999999999999x2",
+        "paged:",
+        "paged:0x5",
+        "paged:5x0",
+        "paged:513x1",
+        "paged:1x1073741825",
+        "window:2x2",
+        "paged:2x2@5",
+        "window:2x2@0",
+        "window:2x2@99999999",
+        "heap:2x2",
+        "paged:2x2,",
+        ",paged:2x2",
+        "paged:2x2x2",
+        "paged:-1x2",
+        "paged:2 x2",
+        "bytes:2x2",
+        "paged:99999999999999999999999x2",
         "paged:1x1,paged:1x1,paged:1x1,paged:1x1,paged:1x1,paged:1x1,paged:1x1,paged:1x1,paged:1x1",
-        ":", "paged:2x2@", "paged:x2"};
+        ":",
+        "paged:2x2@",
+        "paged:x2"};
     struct preset preset;
     char why[128], text[600];
 
@@ -145,9 +162,9 @@ static void test_words_that_are_wrong(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bytes_a_token),  cmocka_unit_test(test_recurrent_state),
-        cmocka_unit_test(test_scales),         cmocka_unit_test(test_scale_bounds),
-        cmocka_unit_test(test_words),          cmocka_unit_test(test_words_that_are_wrong),
+        cmocka_unit_test(test_bytes_a_token), cmocka_unit_test(test_recurrent_state),
+        cmocka_unit_test(test_scales),        cmocka_unit_test(test_scale_bounds),
+        cmocka_unit_test(test_words),         cmocka_unit_test(test_words_that_are_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

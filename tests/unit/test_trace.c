@@ -94,12 +94,13 @@ static void test_conversation(void **state)
 {
     struct fixture *const f = *state;
 
-    write_text(f, "c.jsonl",
-               "{\"timestamp\":2000,\"input_length\":1500,\"output_length\":7,\"hash_ids\":[0,1,2]}\n"
-               "{\"timestamp\":1000,\"input_length\":1024,\"output_length\":0,\"hash_ids\":[0,9]}\n"
-               "\n"
-               "{\"timestamp\":3000,\"input_length\":2048,\"output_length\":1,"
-               "\"hash_ids\":[0,1,5,6]}");
+    write_text(
+        f, "c.jsonl",
+        "{\"timestamp\":2000,\"input_length\":1500,\"output_length\":7,\"hash_ids\":[0,1,2]}\n"
+        "{\"timestamp\":1000,\"input_length\":1024,\"output_length\":0,\"hash_ids\":[0,9]}\n"
+        "\n"
+        "{\"timestamp\":3000,\"input_length\":2048,\"output_length\":1,"
+        "\"hash_ids\":[0,1,5,6]}");
     assert_int_equal(load(f), 0);
     assert_int_equal(f->trace.format, TRACE_CONVERSATION);
     assert_int_equal(f->trace.block_tokens, 512);
@@ -167,7 +168,8 @@ static void test_agentic_with_and_without_starts(void **state)
 static const char session_text[] =
     "{\"id\":\"a\",\"block_size\":32,\"requests\":["
     "{\"t\":0,\"in\":100,\"out\":5,\"hash_ids\":[1,2,3],\"stop\":\"tool_use\",\"api_time\":1.5},\n"
-    "{\"type\":\"subagent\",\"t\":4,\"requests\":[{\"t\":1,\"in\":64,\"out\":5,\"hash_ids\":[1,7]}]},\n"
+    "{\"type\":\"subagent\",\"t\":4,\"requests\":[{\"t\":1,\"in\":64,\"out\":5,\"hash_ids\":[1,7]}]"
+    "},\n"
     "{\"t\":9,\"in\":132,\"out\":5,\"hash_ids\":[1,2,3,4],\"stop\":\"end_turn\"}]}";
 
 static void test_published_sessions(void **state)
@@ -240,10 +242,14 @@ static void test_hostile_fields(void **state)
     refused(f, CONVERSATION_OF("\"output_length\":1,\"hash_ids\":[[1]]"), "block id");
     refused(f, CONVERSATION_OF("\"output_length\":1,\"hash_ids\":7"), "hash_ids");
     refused(f, CONVERSATION_OF("\"output_length\":1,\"output_length\":2,\"hash_ids\":[1]"), "JSON");
-    refused(f, "{\"timestamp\":-5,\"input_length\":1,\"output_length\":1,\"hash_ids\":[]}\n", "timestamp");
-    refused(f, "{\"timestamp\":0,\"input_length\":0,\"output_length\":1,\"hash_ids\":[]}\n", "input_length");
-    refused(f, CONVERSATION_OF("\"output_length\":1,\"hash_ids\":[1]") "[]\n", ":2: not a JSON object");
-    refused(f, CONVERSATION_OF("\"output_length\":1,\"hash_ids\":[1]") "{\"s\":1,\"h\":[]}\n", ":2: ");
+    refused(f, "{\"timestamp\":-5,\"input_length\":1,\"output_length\":1,\"hash_ids\":[]}\n",
+            "timestamp");
+    refused(f, "{\"timestamp\":0,\"input_length\":0,\"output_length\":1,\"hash_ids\":[]}\n",
+            "input_length");
+    refused(f, CONVERSATION_OF("\"output_length\":1,\"hash_ids\":[1]") "[]\n",
+            ":2: not a JSON object");
+    refused(f, CONVERSATION_OF("\"output_length\":1,\"hash_ids\":[1]") "{\"s\":1,\"h\":[]}\n",
+            ":2: ");
     refused(f, CONVERSATION_OF("\"output_length\":1,\"hash_ids\":[1]") "{\"timesta", ":2: |cut");
     refused(f, CONVERSATION_OF("\"output_length\":1,\"hash_ids\":[1]") "{\"t\n{}", ":2: not JSON");
     refused(f, AGENTIC_OF("\"out\":1,\"h\":[[1,4]]"), "do not agree");
@@ -285,7 +291,8 @@ static void test_samples(void **state)
     struct fixture *const f = *state;
 
     if (!sample_path(f, "agentic_sessions.jsonl")) {
-        print_message("SKIP: %s is not there: run from the source tree or set ABODE_TREE\n", f->path);
+        print_message("SKIP: %s is not there: run from the source tree or set ABODE_TREE\n",
+                      f->path);
         skip();
     }
     assert_int_equal(load(f), 0);
@@ -327,11 +334,12 @@ static void test_cut_and_changed_samples(void **state)
 {
     struct fixture *const f = *state;
     const char *const given = getenv("ABODE_TEST_SEED");
-    const unsigned int seed = given == NULL ? (unsigned int)time(NULL) : (unsigned int)atol(given);
+    const unsigned int seed = given == NULL ? (unsigned int)time(NULL) : (unsigned int)strtoul(given, NULL, 10);
     size_t size = 0;
 
     if (!sample_path(f, "agentic_sessions.jsonl")) {
-        print_message("SKIP: %s is not there: run from the source tree or set ABODE_TREE\n", f->path);
+        print_message("SKIP: %s is not there: run from the source tree or set ABODE_TREE\n",
+                      f->path);
         skip();
     }
     print_message("seed %u (ABODE_TEST_SEED)\n", seed);
