@@ -115,8 +115,7 @@ static int trace_read(struct replay *replay)
         replay->options.face =
             replay->trace.format == TRACE_CONVERSATION ? REPLAY_CACHE : REPLAY_SESSION;
     }
-    replay->face =
-        replay->options.face == REPLAY_CACHE ? &replay_cache_face : &replay_session_face;
+    replay->face = replay->options.face == REPLAY_CACHE ? &replay_cache_face : &replay_session_face;
     return CLI_OK;
 }
 
@@ -155,9 +154,10 @@ static int geometry_read(struct replay *replay)
     }
     const int rc = geometry_make(&replay->preset, replay->options.scale, block, &replay->geometry);
     if (rc < 0) {
-        return cli_usage("give a smaller --scale or --block-tokens", "%s at scale %g: a plane of a "
-                         "block is larger than 1 GiB", replay->options.model,
-                         replay->options.scale);
+        return cli_usage("give a smaller --scale or --block-tokens",
+                         "%s at scale %g: a plane of a "
+                         "block is larger than 1 GiB",
+                         replay->options.model, replay->options.scale);
     }
     replay->item_bytes = replay->geometry.token_bytes * replay->trace.block_tokens;
     replay->item_stride = (replay->item_bytes + 4095) & ~4095ull;

@@ -42,21 +42,21 @@ enum replay_verify { REPLAY_VERIFY_ALL = 0, REPLAY_VERIFY_SAMPLE, REPLAY_VERIFY_
 
 struct replay_options {
     const char *trace_path;
-    const char *store_path;  /* NULL: a scratch directory */
+    const char *store_path; /* NULL: a scratch directory */
     const char *model;
     const char *speed_text;
-    double scale;            /* 0: by the trace */
-    double speed;            /* 0: flat out; else times faster than recorded */
-    uint64_t face;           /* enum replay_face */
-    uint64_t verify;         /* enum replay_verify */
+    double scale;    /* 0: by the trace */
+    double speed;    /* 0: flat out; else times faster than recorded */
+    uint64_t face;   /* enum replay_face */
+    uint64_t verify; /* enum replay_verify */
     uint64_t block_tokens;
-    uint64_t memory_bytes;   /* 0: by the trace */
+    uint64_t memory_bytes; /* 0: by the trace */
     uint64_t store_bytes;
-    uint64_t requests;       /* 0: all */
+    uint64_t requests; /* 0: all */
     uint64_t inflight;
-    uint64_t durability;     /* enum abode_durability */
-    uint64_t io;             /* enum abode_io */
-    uint64_t huge;           /* enum abode_huge */
+    uint64_t durability; /* enum abode_durability */
+    uint64_t io;         /* enum abode_io */
+    uint64_t huge;       /* enum abode_huge */
     bool json, keep, quiet;
 };
 
@@ -72,26 +72,26 @@ void replay_histogram_add(struct replay_histogram *histogram, uint64_t value);
 uint64_t replay_histogram_at(const struct replay_histogram *histogram, double share);
 
 enum replay_wait { /* what the thread waited for while it had nothing else to do */
-    REPLAY_WAIT_RESTORE = 0,
-    REPLAY_WAIT_MEMORY, /* -EAGAIN, -ABODE_EFULL: frames were being freed */
-    REPLAY_WAIT_WRITE,  /* a detach or put to keep its promise */
-    REPLAY_WAIT_TRACE,  /* nothing to do: the next request had not come yet; not a stall */
-    REPLAY_WAIT_COUNT,
+                   REPLAY_WAIT_RESTORE = 0,
+                   REPLAY_WAIT_MEMORY, /* -EAGAIN, -ABODE_EFULL: frames were being freed */
+                   REPLAY_WAIT_WRITE,  /* a detach or put to keep its promise */
+                   REPLAY_WAIT_TRACE, /* nothing to do: the next request had not come yet; not a stall */
+                   REPLAY_WAIT_COUNT,
 };
 
 struct replay_figures {
     uint64_t requests, tokens_in, tokens_out;
-    uint64_t blocks_asked;    /* ids of all requests */
-    uint64_t blocks_known;    /* leading ids that an earlier request had: a cache without end */
-    uint64_t blocks_hit;      /* of these the state was there */
+    uint64_t blocks_asked;     /* ids of all requests */
+    uint64_t blocks_known;     /* leading ids that an earlier request had: a cache without end */
+    uint64_t blocks_hit;       /* of these the state was there */
     uint64_t blocks_hit_store; /* and part of these had to be read from the store */
-    uint64_t blocks_reply;    /* leading ids that only a reply had made: state kept from decoding */
+    uint64_t blocks_reply; /* leading ids that only a reply had made: state kept from decoding */
     uint64_t tokens_reused, tokens_computed; /* of tokens_in */
-    uint64_t tokens_lost;     /* were held, known to be asked again, and were gone or cut */
+    uint64_t tokens_lost; /* were held, known to be asked again, and were gone or cut */
     uint64_t bytes_filled, bytes_verified, bytes_wrong;
-    uint64_t attaches;        /* cache face: gets */
+    uint64_t attaches; /* cache face: gets */
     uint64_t attaches_partial, sessions_lost, truncations, truncations_refused, prefixes_found;
-    uint64_t writes_failed;   /* detaches or puts whose promise failed */
+    uint64_t writes_failed; /* detaches or puts whose promise failed */
     int last_write_error;
     uint64_t blocked;         /* times a call said that frames are being freed */
     uint64_t content_ns;      /* CPU time of filling and checking */
@@ -108,10 +108,10 @@ struct replay_figures {
 
 /* ---- what a trace needs ---------------------------------------------------------------------- */
 struct replay_plan {
-    uint64_t live_tokens_max;  /* held at one time by all open branches */
+    uint64_t live_tokens_max; /* held at one time by all open branches */
     uint64_t unique_blocks;
-    uint64_t tokens_all;       /* sum of tokens_in + tokens_out */
-    uint64_t largest_tokens;   /* of one request */
+    uint64_t tokens_all;     /* sum of tokens_in + tokens_out */
+    uint64_t largest_tokens; /* of one request */
     uint32_t largest_line, largest_blocks;
     uint64_t branches_live_max;
 };
@@ -129,25 +129,27 @@ enum replay_slot_state {
 };
 struct replay_slot {
     enum replay_slot_state state;
-    int phase;                /* of the face */
+    int phase; /* of the face */
     uint32_t request;
     uint32_t admitted_rows;
     struct abode_op op;
     uint64_t submitted_ns, due_ns;
-    bool reading;             /* the op in flight is an attach or a get */
-    bool restoring;           /* and has to read from the store */
-    uint64_t restore_bytes;
-    uint64_t *wanted;         /* identities of the request's blocks, its reply and tail included */
+    bool reading;            /* the op in flight is an attach or a get */
+    bool restoring;          /* and may have to read from the store */
+    uint64_t latency_ns;     /* of the op that came back last */
+    uint64_t resident_bytes; /* session: in memory when the attach was asked for */
+    uint64_t stored_bytes;   /* cache: of the batch, only in the store when it was asked for */
+    uint64_t *wanted;        /* identities of the request's blocks, its reply and tail included */
     uint32_t wanted_count, wanted_capacity;
     uint32_t blocks_known;
-    uint64_t position;        /* tokens (session) or blocks (cache) that are done in this phase */
+    uint64_t position; /* tokens (session) or blocks (cache) that are done in this phase */
     uint64_t target;
-    uint64_t had;             /* tokens that the attach gave back */
-    uint64_t expected;        /* leading tokens of the request that the branch held before */
-    double store_share;       /* of the state, read from the store */
-    uint32_t part;            /* component whose snapshot is next */
+    uint64_t had;       /* tokens that the attach gave back */
+    uint64_t expected;  /* leading tokens of the request that the branch held before */
+    double store_share; /* of the state, read from the store */
+    uint32_t part;      /* component whose snapshot is next */
     struct abode_view views[PRESET_PARTS_MAX];
-    struct abode_key *keys;   /* cache: one per block; session: prefix keys */
+    struct abode_key *keys; /* cache: one per block; session: prefix keys */
     uint32_t key_capacity;
     struct abode_item *items; /* cache: of the batch */
     unsigned char *arena;     /* cache: where the items of the batch lie */
@@ -158,7 +160,7 @@ struct replay_slot {
 struct replay {
     struct replay_options options;
     struct trace trace;
-    uint32_t request_count;   /* of the trace, that are replayed */
+    uint32_t request_count; /* of the trace, that are replayed */
     struct preset preset;
     struct geometry geometry;
     struct replay_plan plan;
@@ -177,8 +179,8 @@ struct replay {
     uint64_t plane_offsets[PRESET_PARTS_MAX][ABODE_PLANES_MAX];
     struct abode_span *spans;
     struct abode_key root_key;
-    struct trace_map seen;    /* identities that earlier requests had */
-    unsigned char *arena;     /* cache: the host's memory, one piece a slot */
+    struct trace_map seen; /* identities that earlier requests had */
+    unsigned char *arena;  /* cache: the host's memory, one piece a slot */
     uint64_t arena_bytes;
     uint32_t region, items_max;
     uint64_t item_bytes, item_stride;
@@ -207,9 +209,11 @@ bool replay_branch_is_last(const struct replay *replay, uint32_t request);
 /* replay_run.c */
 int replay_run(struct replay *replay);
 void replay_called(struct replay *replay, uint64_t begin_ns); /* a call that does not wait ended */
-/* reading: an attach or get, of which restore_bytes are not in memory. */
+/* reading: an attach or get; restoring: not all of it is in memory. */
 void replay_slot_submitted(struct replay *replay, struct replay_slot *slot, bool reading,
-                           uint64_t restore_bytes);
+                           bool restoring);
+/* An attach or get came back whole or in part, for which `bytes` were read from the store. */
+void replay_read_count(struct replay *replay, const struct replay_slot *slot, uint64_t bytes);
 void replay_slot_finished(struct replay *replay, struct replay_slot *slot);
 /* -EAGAIN and -ABODE_EFULL: the slot waits for frames, 0; any other code is handed through. */
 int replay_slot_block(struct replay *replay, struct replay_slot *slot, int code);

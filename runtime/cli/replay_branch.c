@@ -55,7 +55,9 @@ int replay_branch_grow(struct replay *replay, struct replay_branch *branch, cons
     if (rc < 0) {
         return rc;
     }
-    memcpy(branch->identities + kept, wanted + kept, (count - kept) * sizeof(*wanted));
+    for (uint32_t i = kept; i < count; i++) {
+        branch->identities[i] = wanted[i];
+    }
     branch->identity_count = count;
     branch->tokens = token_count;
     return 0;

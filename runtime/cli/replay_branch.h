@@ -9,12 +9,12 @@
 
 struct replay_branch {
     struct abode_session session;
-    bool held;                 /* session is a handle that we own */
-    bool busy;                 /* a slot works on it */
-    bool started;              /* a request of it has been served */
-    uint64_t *identities;      /* one per block of the trace, the last may be partly filled */
+    bool held;            /* session is a handle that we own */
+    bool busy;            /* a slot works on it */
+    bool started;         /* a request of it has been served */
+    uint64_t *identities; /* one per block of the trace, the last may be partly filled */
     uint32_t identity_count, identity_capacity;
-    uint64_t tokens;           /* that abode holds, as far as we know */
+    uint64_t tokens;            /* that abode holds, as far as we know */
     struct abode_key *row_keys; /* of its full rows */
     uint32_t row_count, row_capacity;
     uint64_t points[PRESET_SNAPSHOTS_KEPT]; /* restore points of models with fixed state, rising */

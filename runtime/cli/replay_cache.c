@@ -21,7 +21,7 @@
 
 #define ARENA_BYTES_MAX (64ull << 20) /* of one slot */
 #define ITEM_ALIGN 4096u
-#define ITEM_COMPONENT 0xcac4eu       /* names the streams of items apart from those of rows */
+#define ITEM_COMPONENT 0xcac4eu /* names the streams of items apart from those of rows */
 
 enum phase {
     PHASE_PROBE = 0,
@@ -127,14 +127,15 @@ static int get_step(struct replay *replay, struct replay_slot *slot)
     }
     slot->op = (struct abode_op){.user_data = slot};
     slot->submitted_ns = cli_now_ns();
-    const int rc = abode_cache_get(replay->queue, replay->model, slot->items, slot->batch,
-                                   &slot->op);
+    const int rc =
+        abode_cache_get(replay->queue, replay->model, slot->items, slot->batch, &slot->op);
     replay_called(replay, slot->submitted_ns);
     if (rc < 0) {
         return replay_slot_block(replay, slot, rc);
     }
     slot->phase = PHASE_GETTING;
-    replay_slot_submitted(replay, slot, true, stored * replay->item_bytes);
+    slot->stored_bytes = stored * replay->item_bytes;
+    replay_slot_submitted(replay, slot, true, stored > 0);
     return 0;
 }
 
@@ -152,6 +153,7 @@ static int got_step(struct replay *replay, struct replay_slot *slot)
         }
         good++;
     }
+    replay_read_count(replay, slot, slot->stored_bytes);
     replay->figures.attaches++;
     replay->figures.attaches_partial += good < slot->batch;
     slot->target = good < slot->batch ? slot->position + good : slot->target;
@@ -202,7 +204,7 @@ static int put_submit(struct replay *replay, struct replay_slot *slot)
         return replay_slot_block(replay, slot, rc);
     }
     slot->phase = PHASE_PUTTING;
-    replay_slot_submitted(replay, slot, false, 0);
+    replay_slot_submitted(replay, slot, false, false);
     return 0;
 }
 
@@ -274,8 +276,8 @@ static int cache_start(struct replay *replay, struct replay_slot *slot)
 static int cache_step(struct replay *replay, struct replay_slot *slot)
 {
     static int (*const steps[])(struct replay *, struct replay_slot *) = {
-        [PHASE_PROBE] = probe_step,  [PHASE_GET] = get_step,   [PHASE_GETTING] = got_step,
-        [PHASE_CHECK] = check_step,  [PHASE_FILL] = fill_step, [PHASE_PUTTING] = put_step,
+        [PHASE_PROBE] = probe_step, [PHASE_GET] = get_step,   [PHASE_GETTING] = got_step,
+        [PHASE_CHECK] = check_step, [PHASE_FILL] = fill_step, [PHASE_PUTTING] = put_step,
         [PHASE_HOLD] = hold_step,
     };
     return steps[slot->phase](replay, slot);
@@ -290,8 +292,8 @@ static int cache_open(struct replay *replay)
     replay->items_max = items == 0 ? 1 : (uint32_t)items;
     const uint64_t slot_bytes = replay->items_max * replay->item_stride;
     replay->arena_bytes = slot_bytes * replay->slot_count;
-    replay->arena = mmap(NULL, replay->arena_bytes, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    replay->arena =
+        mmap(NULL, replay->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (replay->arena == MAP_FAILED) {
         replay->arena = NULL;
         return -errno;

@@ -135,11 +135,11 @@ static double round_measure(struct source *source, uint32_t round)
         (void)pthread_join(threads[i], NULL);
     }
     const double seconds = (double)(cli_now_ns() - begin) / 1e9;
-    const bool failed = thread_count == 0 ||
-                        atomic_load_explicit(&source->failures, memory_order_relaxed) > 0;
-    return failed ? 0
-                  : (double)atomic_load_explicit(&source->bytes, memory_order_relaxed) / seconds /
-                        1e9;
+    const bool failed =
+        thread_count == 0 || atomic_load_explicit(&source->failures, memory_order_relaxed) > 0;
+    return failed
+               ? 0
+               : (double)atomic_load_explicit(&source->bytes, memory_order_relaxed) / seconds / 1e9;
 }
 
 static int rates_compare(const void *left, const void *right)

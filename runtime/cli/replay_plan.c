@@ -13,7 +13,6 @@
  */
 #include "replay.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +33,6 @@ void replay_plan_make(struct replay *replay)
     const struct trace *const trace = &replay->trace;
     uint64_t *const held = cli_alloc(trace->branch_count, sizeof(*held));
     uint64_t live = 0, branches = 0;
-    uint32_t blocks_before = 0;
 
     for (uint32_t i = 0; i < replay->request_count; i++) {
         const struct trace_request *const request = &trace->requests[i];
@@ -44,9 +42,8 @@ void replay_plan_make(struct replay *replay)
 
         plan->tokens_all += tokens;
         plan->unique_blocks += request->block_count - shared;
-        plan->largest_blocks =
-            request->block_count > plan->largest_blocks ? request->block_count
-                                                        : plan->largest_blocks;
+        plan->largest_blocks = request->block_count > plan->largest_blocks ? request->block_count
+                                                                           : plan->largest_blocks;
         if (tokens > plan->largest_tokens) {
             plan->largest_tokens = tokens;
             plan->largest_line = request->line;
@@ -62,14 +59,13 @@ void replay_plan_make(struct replay *replay)
             held[request->branch] = 0;
             branches--;
         }
-        blocks_before += request->block_count;
     }
     free(held);
 }
 
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
-struct need { /* bytes at one scale */
+struct need {       /* bytes at one scale */
     double open;    /* state of all open sessions, or of all blocks (cache face) */
     double work;    /* filled and checked in all */
     double largest; /* of one request */
@@ -145,7 +141,8 @@ int replay_plan_sizes(struct replay *replay)
         char mend[160];
         (void)snprintf(mend, sizeof(mend), "give --memory %s or more, or a smaller --scale",
                        cli_bytes_text((uint64_t)(need.largest * 1.25)).text);
-        return cli_usage(mend, "request %u of %s has %s tokens, %s of state, more than %s of memory",
+        return cli_usage(mend,
+                         "request %u of %s has %s tokens, %s of state, more than %s of memory",
                          replay->plan.largest_line, options->trace_path,
                          cli_count_text(replay->plan.largest_tokens).text,
                          cli_bytes_text((uint64_t)need.largest).text,

@@ -65,6 +65,7 @@ struct derived {
     double seconds, cpu_s, content_s, restore_gb, written_gb;
     double restore_gbps, restore_of_device, cpu_per_gb, written_per_read;
     double hit_rate, known_rate, token_rate, stall_s;
+    double scale; /* as it came out: planes keep a byte at least */
     uint64_t bytes_restored, bytes_written, bytes_spilled, bytes_prepared, bytes_accepted;
 };
 
@@ -76,6 +77,8 @@ static struct derived derive(const struct replay *replay)
                         .cpu_s = (double)f->cpu_ns / 1e9,
                         .content_s = (double)f->content_ns / 1e9};
 
+    d.scale = ratio((double)replay->geometry.token_bytes,
+                    (double)replay->geometry.token_bytes_real);
     d.bytes_restored = b->bytes_restored - a->bytes_restored;
     d.bytes_written = b->bytes_written - a->bytes_written;
     d.bytes_spilled = b->bytes_spilled - a->bytes_spilled;
@@ -91,7 +94,8 @@ static struct derived derive(const struct replay *replay)
     d.known_rate = ratio((double)f->blocks_known, (double)f->blocks_asked);
     d.token_rate = ratio((double)f->tokens_reused, (double)f->tokens_in);
     d.stall_s = (double)(f->wait_ns[REPLAY_WAIT_RESTORE] + f->wait_ns[REPLAY_WAIT_MEMORY] +
-                         f->wait_ns[REPLAY_WAIT_WRITE]) / 1e9;
+                         f->wait_ns[REPLAY_WAIT_WRITE]) /
+                1e9;
     return d;
 }
 
@@ -100,13 +104,13 @@ static struct derived derive(const struct replay *replay)
 static json_t *histogram_json(const struct replay_histogram *histogram)
 {
     return cli_json(json_pack("{s:I, s:f, s:f, s:f, s:f}", "count", (json_int_t)histogram->count,
-                              "p50_ms", (double)replay_histogram_at(histogram, 0.5) / 1e6,
-                              "p99_ms", (double)replay_histogram_at(histogram, 0.99) / 1e6,
-                              "p999_ms", (double)replay_histogram_at(histogram, 0.999) / 1e6,
-                              "max_ms", (double)histogram->max / 1e6));
+                              "p50_ms", (double)replay_histogram_at(histogram, 0.5) / 1e6, "p99_ms",
+                              (double)replay_histogram_at(histogram, 0.99) / 1e6, "p999_ms",
+                              (double)replay_histogram_at(histogram, 0.999) / 1e6, "max_ms",
+                              (double)histogram->max / 1e6));
 }
 
-static json_t *run_json(const struct replay *replay)
+static json_t *run_json(const struct replay *replay, const struct derived *d)
 {
     const struct replay_options *const o = &replay->options;
     const struct geometry *const g = &replay->geometry;
@@ -115,7 +119,7 @@ static json_t *run_json(const struct replay *replay)
     return cli_json(json_pack(
         "{s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:s}", "trace",
         o->trace_path, "format", trace_format_name(replay->trace.format), "face",
-        replay->face->name, "model", g->name, "scale", g->scale, "bytes_per_token",
+        replay->face->name, "model", g->name, "scale", d->scale, "bytes_per_token",
         (json_int_t)g->token_bytes, "bytes_per_token_real", (json_int_t)g->token_bytes_real,
         "bytes_per_restore_point", (json_int_t)g->fixed_bytes, "block_tokens",
         (json_int_t)g->block_tokens, "memory_bytes", (json_int_t)o->memory_bytes, "store_bytes",
@@ -126,15 +130,15 @@ static json_t *run_json(const struct replay *replay)
 static json_t *hit_json(const struct replay *replay, const struct derived *d)
 {
     const struct replay_figures *const f = &replay->figures;
-    return cli_json(json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:f}", "blocks",
-        (json_int_t)f->blocks_asked, "blocks_hit", (json_int_t)f->blocks_hit, "blocks_hit_memory",
-        (json_int_t)(f->blocks_hit - f->blocks_hit_store), "blocks_hit_store",
-        (json_int_t)f->blocks_hit_store, "blocks_of_replies_kept", (json_int_t)f->blocks_reply,
-        "blocks_known", (json_int_t)f->blocks_known, "rate", d->hit_rate, "rate_without_end",
-        d->known_rate, "tokens_reused", (json_int_t)f->tokens_reused, "tokens_recomputed",
-        (json_int_t)f->tokens_computed, "tokens_lost", (json_int_t)f->tokens_lost, "token_rate",
-        d->token_rate));
+    return cli_json(
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:f}", "blocks",
+                  (json_int_t)f->blocks_asked, "blocks_hit", (json_int_t)f->blocks_hit,
+                  "blocks_hit_memory", (json_int_t)(f->blocks_hit - f->blocks_hit_store),
+                  "blocks_hit_store", (json_int_t)f->blocks_hit_store, "blocks_of_replies_kept",
+                  (json_int_t)f->blocks_reply, "blocks_known", (json_int_t)f->blocks_known, "rate",
+                  d->hit_rate, "rate_without_end", d->known_rate, "tokens_reused",
+                  (json_int_t)f->tokens_reused, "tokens_recomputed", (json_int_t)f->tokens_computed,
+                  "tokens_lost", (json_int_t)f->tokens_lost, "token_rate", d->token_rate));
 }
 
 static json_t *losses_json(const struct replay *replay)
@@ -170,12 +174,11 @@ static json_t *host_json(const struct replay *replay, const struct derived *d)
 
 static json_t *bytes_json(const struct derived *d)
 {
-    return cli_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "accepted",
-                              (json_int_t)d->bytes_accepted, "spilled",
-                              (json_int_t)d->bytes_spilled, "written", (json_int_t)d->bytes_written,
-                              "prepared", (json_int_t)d->bytes_prepared, "restored",
-                              (json_int_t)d->bytes_restored, "written_per_byte_read",
-                              d->written_per_read));
+    return cli_json(
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "accepted", (json_int_t)d->bytes_accepted,
+                  "spilled", (json_int_t)d->bytes_spilled, "written", (json_int_t)d->bytes_written,
+                  "prepared", (json_int_t)d->bytes_prepared, "restored",
+                  (json_int_t)d->bytes_restored, "written_per_byte_read", d->written_per_read));
 }
 
 static json_t *restore_json(const struct replay *replay, const struct derived *d)
@@ -195,14 +198,13 @@ static int report_json(const struct replay *replay, const struct derived *d)
     return cli_json_print(cli_json(json_pack(
         "{s:o, s:I, s:I, s:I, s:o, s:o, s:{s:f, s:f, s:f}, s:o, s:o, s:o, s:I, s:I, s:I, s:f, "
         "s:b}",
-        "run", run_json(replay), "requests", (json_int_t)f->requests, "tokens_in",
+        "run", run_json(replay, d), "requests", (json_int_t)f->requests, "tokens_in",
         (json_int_t)f->tokens_in, "tokens_out", (json_int_t)f->tokens_out, "hit",
         hit_json(replay, d), "restore", restore_json(replay, d), "cpu", "seconds", d->cpu_s,
         "content_seconds", d->content_s, "seconds_per_gb_restored", d->cpu_per_gb, "bytes",
         bytes_json(d), "host", host_json(replay, d), "losses", losses_json(replay), "bytes_filled",
-        (json_int_t)f->bytes_filled, "bytes_verified", (json_int_t)f->bytes_verified,
-        "bytes_wrong", (json_int_t)f->bytes_wrong, "seconds", d->seconds, "interrupted",
-        cli_interrupted != 0)));
+        (json_int_t)f->bytes_filled, "bytes_verified", (json_int_t)f->bytes_verified, "bytes_wrong",
+        (json_int_t)f->bytes_wrong, "seconds", d->seconds, "interrupted", cli_interrupted != 0)));
 }
 
 /* ---- text ------------------------------------------------------------------------------------ */
@@ -212,7 +214,7 @@ static void line(const char *name, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    (void)printf("  %-22s", name);
+    (void)printf("  %-24s", name);
     (void)vprintf(format, arguments);
     (void)printf("\n");
     va_end(arguments);
@@ -226,7 +228,7 @@ static void run_print(const struct replay *replay, const struct derived *d)
 
     (void)printf("%s (%s), %s face\n", o->trace_path, trace_format_name(replay->trace.format),
                  replay->face->name);
-    line("state", "%s at scale %.4g: %s a token of %s, blocks of %u tokens", g->name, g->scale,
+    line("state", "%s at scale %.4g: %s a token of %s, blocks of %u tokens", g->name, d->scale,
          cli_bytes_text(g->token_bytes).text, cli_bytes_text(g->token_bytes_real).text,
          g->block_tokens);
     if (g->fixed_bytes > 0) {
@@ -280,9 +282,11 @@ static void bytes_print(const struct replay *replay, const struct derived *d)
     latency_print("restores from store", &f->restore_ns);
     latency_print("attaches in memory", &f->memory_ns);
     if (f->device_gbps > 0) {
-        line("restore rate", "%.2f GB/s while restoring; device %.2f GB/s (%.2f to %.2f, pread%s, "
-             "1 MiB, 8 at once): %.0f %%", d->restore_gbps, f->device_gbps, f->device_gbps_min,
-             f->device_gbps_max, f->device_direct ? ", O_DIRECT" : ", no O_DIRECT: page cache",
+        line("restore rate",
+             "%.2f GB/s while restoring; device %.2f GB/s (%.2f to %.2f, pread%s, "
+             "1 MiB, 8 at once): %.0f %%",
+             d->restore_gbps, f->device_gbps, f->device_gbps_min, f->device_gbps_max,
+             f->device_direct ? ", O_DIRECT" : ", no O_DIRECT: page cache",
              d->restore_of_device * 100);
     } else {
         line("restore rate", "%.2f GB/s while restoring; device not measured", d->restore_gbps);

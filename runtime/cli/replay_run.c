@@ -24,11 +24,11 @@
 
 struct loop {
     struct replay *replay;
-    uint32_t first;            /* first request that has not been started */
+    uint32_t first; /* first request that has not been started */
     uint32_t done;
     bool *started;
     uint32_t busy_count;
-    uint64_t moved_ns;         /* when something last moved */
+    uint64_t moved_ns; /* when something last moved */
     struct cli_progress progress;
 };
 
@@ -40,12 +40,11 @@ void replay_called(struct replay *replay, uint64_t begin_ns)
 }
 
 void replay_slot_submitted(struct replay *replay, struct replay_slot *slot, bool reading,
-                           uint64_t restore_bytes)
+                           bool restoring)
 {
     slot->state = REPLAY_WAITING;
     slot->reading = reading;
-    slot->restore_bytes = restore_bytes;
-    slot->restoring = restore_bytes > 0;
+    slot->restoring = restoring;
     if (slot->restoring && replay->restoring_count++ == 0) {
         replay->restoring_since_ns = slot->submitted_ns;
     }
@@ -56,18 +55,20 @@ static void slot_returned(struct replay *replay, struct replay_slot *slot)
     const uint64_t now = cli_now_ns();
 
     slot->state = REPLAY_READY;
-    if (slot->reading) {
-        replay_histogram_add(slot->restoring ? &replay->figures.restore_ns
-                                             : &replay->figures.memory_ns,
-                             now - slot->submitted_ns);
-    }
+    slot->latency_ns = now - slot->submitted_ns;
     if (slot->restoring) {
         slot->restoring = false;
-        replay->figures.restore_bytes += slot->restore_bytes;
         if (--replay->restoring_count == 0) {
             replay->figures.restore_busy_ns += now - replay->restoring_since_ns;
         }
     }
+}
+
+void replay_read_count(struct replay *replay, const struct replay_slot *slot, uint64_t bytes)
+{
+    replay_histogram_add(bytes > 0 ? &replay->figures.restore_ns : &replay->figures.memory_ns,
+                         slot->latency_ns);
+    replay->figures.restore_bytes += bytes;
 }
 
 void replay_slot_finished(struct replay *replay, struct replay_slot *slot)
@@ -197,7 +198,8 @@ static uint32_t rows_of(const struct replay *replay, uint32_t request)
 {
     const struct trace_request *const asked = &replay->trace.requests[request];
     return (uint32_t)(((uint64_t)asked->tokens_in + asked->tokens_out) /
-                      replay->geometry.block_tokens) + 2;
+                      replay->geometry.block_tokens) +
+           2;
 }
 
 /* Its branch is free and all earlier requests of the branch are through. */
@@ -228,17 +230,17 @@ static uint32_t request_choose(const struct loop *loop)
     const struct replay *const replay = loop->replay;
     const uint64_t now = cli_now_ns() - replay->begin_ns;
 
-    for (uint32_t i = loop->first;
-         i < replay->request_count && i < loop->first + REPLAY_LOOK_AHEAD; i++) {
+    for (uint32_t i = loop->first; i < replay->request_count && i < loop->first + REPLAY_LOOK_AHEAD;
+         i++) {
         if (arrival_ns(replay, i) > now) {
             break;
         }
         if (!request_can_start(loop, i)) {
             continue;
         }
-        const bool fits = replay->rows_max == 0 || loop->busy_count == 0 ||
-                          replay->rows_admitted + rows_of(replay, i) <=
-                              ROWS_USABLE(replay->rows_max);
+        const bool fits =
+            replay->rows_max == 0 || loop->busy_count == 0 ||
+            replay->rows_admitted + rows_of(replay, i) <= ROWS_USABLE(replay->rows_max);
         return fits ? i : TRACE_NONE; /* in order: a large one is not overtaken for ever */
     }
     return TRACE_NONE;

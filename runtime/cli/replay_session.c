@@ -3,7 +3,8 @@
  *
  *   START   the branch's session, or a new one (with prefix keys); attach where it has tokens
  *   CHECK   every row and snapshot that came back, against what the branch holds
- *   CUT     compare with the request: what differs is forgotten, back to a restore point
+ *   CUT     compare with the request: what differs is forgotten, back to a restore point; models
+ *           with snapshots attach again there
  *   PROMPT  append the rest of the prompt    POINT_1  restore point at its end
  *   HOLD    the model works (only in trace time)
  *   REPLY   append the reply                 POINT_2  restore point at its end
@@ -26,6 +27,7 @@ enum phase {
     PHASE_ATTACHING,
     PHASE_CHECK,
     PHASE_CUT,
+    PHASE_DETACHING_TO_CUT,
     PHASE_PROMPT,
     PHASE_POINT_1,
     PHASE_HOLD,
@@ -151,7 +153,7 @@ static int session_attach(struct replay *replay, struct replay_slot *slot)
     }
     const uint64_t missing =
         info.bytes_state > info.bytes_resident ? info.bytes_state - info.bytes_resident : 0;
-    slot->store_share = info.bytes_state == 0 ? 0 : (double)missing / (double)info.bytes_state;
+    slot->resident_bytes = info.bytes_resident;
     slot->op = (struct abode_op){.user_data = slot};
     slot->submitted_ns = cli_now_ns();
     rc = abode_attach(replay->queue, branch->session, -1, ABODE_ATTACH_PREFIX_OK, &slot->op);
@@ -164,7 +166,7 @@ static int session_attach(struct replay *replay, struct replay_slot *slot)
         return replay_slot_block(replay, slot, rc);
     }
     slot->phase = PHASE_ATTACHING;
-    replay_slot_submitted(replay, slot, true, missing);
+    replay_slot_submitted(replay, slot, true, missing > 0);
     return 0;
 }
 
@@ -223,6 +225,10 @@ static int attached_step(struct replay *replay, struct replay_slot *slot)
     if (info.token_count > branch->tokens) {
         return replay_fail(replay, slot, -EIO, "attach gave more tokens than were appended");
     }
+    const uint64_t read =
+        info.bytes_resident > slot->resident_bytes ? info.bytes_resident - slot->resident_bytes : 0;
+    replay_read_count(replay, slot, read);
+    slot->store_share = info.bytes_resident == 0 ? 0 : (double)read / (double)info.bytes_resident;
     slot->had = info.token_count;
     replay_branch_cut(replay, branch, info.token_count);
     slot->position = 0;
@@ -283,8 +289,7 @@ static int points_check(struct replay *replay, struct replay_slot *slot, uint64_
             continue;
         }
         const uint64_t begin = cli_now_ns();
-        const int rc =
-            abode_snapshot_get(replay->runtime, branch->session, i, &bytes, &size, &at);
+        const int rc = abode_snapshot_get(replay->runtime, branch->session, i, &bytes, &size, &at);
         replay_called(replay, begin);
         if (rc < 0) {
             return rc;
@@ -344,37 +349,82 @@ static int session_renew(struct replay *replay, struct replay_slot *slot)
     return rc;
 }
 
+static int truncate_call(struct replay *replay, const struct replay_branch *branch, uint64_t point)
+{
+    const uint64_t begin = cli_now_ns();
+    const int rc = abode_session_truncate(replay->runtime, branch->session, point);
+    replay_called(replay, begin);
+    return rc;
+}
+
+static int detach_submit(struct replay *replay, struct replay_slot *slot, enum phase phase)
+{
+    slot->op = (struct abode_op){.user_data = slot};
+    slot->submitted_ns = cli_now_ns();
+    const int rc = abode_detach(replay->queue, branch_of(replay, slot)->session, 0, &slot->op);
+    replay_called(replay, slot->submitted_ns);
+    if (rc < 0) {
+        return replay_slot_block(replay, slot, rc);
+    }
+    slot->phase = phase;
+    replay_slot_submitted(replay, slot, false, false);
+    return 0;
+}
+
+/* Back to `point`, a restore point. 1: done, the request goes on here; 0: the phase has changed, or
+ * the slot is blocked and asks again. An attach brings only the newest one's snapshots: those of an
+ * older one come with another attach, after which the request finds nothing to cut. */
+static int session_cut(struct replay *replay, struct replay_slot *slot, uint64_t point)
+{
+    struct replay_branch *const branch = branch_of(replay, slot);
+
+    if (point == 0) {
+        return session_renew(replay, slot);
+    }
+    const int rc = truncate_call(replay, branch, point);
+    if (rc == -EINVAL) { /* rows or snapshots before the point are gone already */
+        replay->figures.truncations_refused++;
+        return session_renew(replay, slot);
+    }
+    if (rc < 0) {
+        return replay_slot_block(replay, slot, rc);
+    }
+    replay->figures.truncations += branch->tokens > point;
+    replay_branch_cut(replay, branch, point);
+    if (replay->geometry.fixed_bytes > 0) {
+        return detach_submit(replay, slot, PHASE_DETACHING_TO_CUT);
+    }
+    return 1;
+}
+
 static int cut_step(struct replay *replay, struct replay_slot *slot)
 {
     struct replay_branch *const branch = branch_of(replay, slot);
     const uint64_t tokens_in = request_of(replay, slot)->tokens_in;
     const uint64_t common = replay_branch_common(replay, branch, slot->wanted, tokens_in);
     const uint64_t point = replay_branch_point_below(replay, branch, common);
-    int rc = 0;
 
+    if (point < slot->had) {
+        const int rc = session_cut(replay, slot, point);
+        if (rc <= 0) {
+            return rc;
+        }
+    }
     slot->phase = PHASE_PROMPT;
     slot->position = point;
     slot->target = tokens_in;
-    if (point < slot->had) {
-        if (point == 0) {
-            return session_renew(replay, slot);
-        }
-        const uint64_t begin = cli_now_ns();
-        rc = abode_session_truncate(replay->runtime, branch->session, point);
-        replay_called(replay, begin);
-        if (rc == -EINVAL) { /* rows or snapshots before the point are gone already */
-            replay->figures.truncations_refused++;
-            return session_renew(replay, slot);
-        }
-        if (rc < 0) {
-            return rc;
-        }
-        replay->figures.truncations++;
-        replay_branch_cut(replay, branch, point);
-        rc = replay->options.verify == REPLAY_VERIFY_NONE ? 0 : points_check(replay, slot, point);
-    }
     replay_reuse_count(replay, slot, point);
-    return rc;
+    return 0;
+}
+
+static int cut_detached_step(struct replay *replay, struct replay_slot *slot)
+{
+    if (slot->op.status < 0) {
+        replay->figures.writes_failed++;
+        replay->figures.last_write_error = slot->op.status;
+    }
+    slot->phase = PHASE_START;
+    return 0;
 }
 
 /* ---- append ---------------------------------------------------------------------------------- */
@@ -398,11 +448,11 @@ static void spans_fill(struct replay *replay, const struct replay_slot *slot, in
 
     for (int i = 0; i < span_count; i++) {
         const struct abode_span *const span = &replay->spans[i];
-        const struct replay_tokens tokens = {
-            .identities = slot->wanted,
-            .row_token = (uint64_t)span->row * replay->geometry.block_tokens,
-            .first = span->token_first,
-            .count = span->token_count};
+        const struct replay_tokens tokens = {.identities = slot->wanted,
+                                             .row_token = (uint64_t)span->row *
+                                                          replay->geometry.block_tokens,
+                                             .first = span->token_first,
+                                             .count = span->token_count};
         replay_row_fill(replay, span->component, span->base, &tokens);
     }
     replay->figures.content_ns += replay_thread_cpu_ns() - begin;
@@ -428,8 +478,7 @@ static int append_commit(struct replay *replay, struct replay_slot *slot, uint32
     rc = abode_append_commit(replay->runtime, branch->session, count, keys,
                              keys == NULL ? 0 : row_end - row_first);
     replay_called(replay, begin);
-    return rc < 0 ? rc
-                  : replay_branch_grow(replay, branch, slot->wanted, slot->position + count);
+    return rc < 0 ? rc : replay_branch_grow(replay, branch, slot->wanted, slot->position + count);
 }
 
 static int append_step(struct replay *replay, struct replay_slot *slot)
@@ -478,8 +527,11 @@ static int point_write(struct replay *replay, struct replay_slot *slot, uint32_t
     begin = cli_now_ns();
     rc = abode_snapshot_commit(replay->runtime, branch->session, component);
     replay_called(replay, begin);
+    if (rc < 0) {
+        return replay_slot_block(replay, slot, rc);
+    }
     slot->part++;
-    return rc;
+    return 0;
 }
 
 /* One component a step; a model without fixed state has nothing to do here. */
@@ -546,24 +598,15 @@ static int leave_step(struct replay *replay, struct replay_slot *slot)
     const bool last = request->next == TRACE_NONE;
 
     advise(replay, branch, request, last);
-    const uint64_t begin = cli_now_ns();
     if (last) {
+        const uint64_t begin = cli_now_ns();
         const int rc = abode_session_delete(replay->runtime, branch->session);
         replay_called(replay, begin);
         request_finish(replay, slot);
         replay_branch_free(branch);
         return rc;
     }
-    slot->op = (struct abode_op){.user_data = slot};
-    slot->submitted_ns = begin;
-    const int rc = abode_detach(replay->queue, branch->session, 0, &slot->op);
-    replay_called(replay, begin);
-    if (rc < 0) {
-        return replay_slot_block(replay, slot, rc);
-    }
-    slot->phase = PHASE_DETACHING;
-    replay_slot_submitted(replay, slot, false, 0);
-    return 0;
+    return detach_submit(replay, slot, PHASE_DETACHING);
 }
 
 static int detached_step(struct replay *replay, struct replay_slot *slot)
@@ -589,8 +632,8 @@ static int session_start(struct replay *replay, struct replay_slot *slot)
     slot->store_share = 0;
     const int rc = replay_wanted_make(replay, slot);
     if (rc == 0) {
-        slot->expected = replay_branch_common(replay, branch, slot->wanted,
-                                              request_of(replay, slot)->tokens_in);
+        slot->expected =
+            replay_branch_common(replay, branch, slot->wanted, request_of(replay, slot)->tokens_in);
     }
     return rc;
 }
@@ -598,11 +641,17 @@ static int session_start(struct replay *replay, struct replay_slot *slot)
 static int session_step(struct replay *replay, struct replay_slot *slot)
 {
     static int (*const steps[])(struct replay *, struct replay_slot *) = {
-        [PHASE_START] = start_step,     [PHASE_ATTACHING] = attached_step,
-        [PHASE_CHECK] = check_step,     [PHASE_CUT] = cut_step,
-        [PHASE_PROMPT] = append_step,   [PHASE_POINT_1] = point_step,
-        [PHASE_HOLD] = hold_step,       [PHASE_REPLY] = append_step,
-        [PHASE_POINT_2] = point_step,   [PHASE_LEAVE] = leave_step,
+        [PHASE_START] = start_step,
+        [PHASE_ATTACHING] = attached_step,
+        [PHASE_CHECK] = check_step,
+        [PHASE_CUT] = cut_step,
+        [PHASE_DETACHING_TO_CUT] = cut_detached_step,
+        [PHASE_PROMPT] = append_step,
+        [PHASE_POINT_1] = point_step,
+        [PHASE_HOLD] = hold_step,
+        [PHASE_REPLY] = append_step,
+        [PHASE_POINT_2] = point_step,
+        [PHASE_LEAVE] = leave_step,
         [PHASE_DETACHING] = detached_step,
     };
     return steps[slot->phase](replay, slot);
@@ -633,8 +682,8 @@ static int layout_learn(struct replay *replay, struct abode_session session)
 
 static int session_open(struct replay *replay)
 {
-    struct abode_session_opts opts = {.struct_size = sizeof(opts), .model = replay->model,
-                                      .home_node = -1};
+    struct abode_session_opts opts = {
+        .struct_size = sizeof(opts), .model = replay->model, .home_node = -1};
     struct abode_session session;
 
     replay->branches = cli_alloc(replay->trace.branch_count, sizeof(*replay->branches));

@@ -57,8 +57,8 @@ void replay_row_fill(struct replay *replay, uint32_t component, unsigned char *f
         for (uint32_t plane = 0; plane < part->plane_count; plane++) {
             unsigned char *const target = frame + replay->plane_offsets[component][plane];
             content_fill(target + piece.row_token * bytes,
-                         content_seed(piece.identity, component, plane),
-                         piece.stream_token * bytes, piece.count * bytes);
+                         content_seed(piece.identity, component, plane), piece.stream_token * bytes,
+                         piece.count * bytes);
         }
     }
     replay->figures.bytes_filled += tokens->count * bytes * part->plane_count;
@@ -119,9 +119,8 @@ uint64_t replay_point_identity(const struct replay *replay, const uint64_t *iden
 size_t replay_point_bytes(const struct replay *replay, uint32_t component, uint64_t token_count)
 {
     const struct preset_part *const part = &replay->geometry.parts[component];
-    return part->kind == ABODE_BYTES
-               ? (size_t)(1 + content_mix(token_count) % part->plane_bytes)
-               : (size_t)part->plane_bytes * part->plane_count;
+    return part->kind == ABODE_BYTES ? (size_t)(1 + content_mix(token_count) % part->plane_bytes)
+                                     : (size_t)part->plane_bytes * part->plane_count;
 }
 
 void replay_bytes_fill(struct replay *replay, unsigned char *target, uint64_t seed, size_t size)

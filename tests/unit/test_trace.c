@@ -334,7 +334,8 @@ static void test_cut_and_changed_samples(void **state)
 {
     struct fixture *const f = *state;
     const char *const given = getenv("ABODE_TEST_SEED");
-    const unsigned int seed = given == NULL ? (unsigned int)time(NULL) : (unsigned int)strtoul(given, NULL, 10);
+    const unsigned int seed =
+        given == NULL ? (unsigned int)time(NULL) : (unsigned int)strtoul(given, NULL, 10);
     size_t size = 0;
 
     if (!sample_path(f, "agentic_sessions.jsonl")) {
