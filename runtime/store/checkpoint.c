@@ -27,7 +27,8 @@
 #define AB_STEP_BYTES (1u << 20)
 #define AB_STEP_SYNC_BYTES (4u << 20)
 #define AB_STEP_SEGMENTS 4096u
-#define AB_RETRY_BYTES (4u << 20) /* tail that must come before a failed checkpoint is tried again */
+#define AB_RETRY_BYTES \
+    (4u << 20) /* tail that must come before a failed checkpoint is tried again */
 #define AB_STEPS_MAX (UINT64_C(1) << 32)
 
 _Static_assert(AB_STEP_BYTES >= AB_ENTRY_SIZE_MAX, "any entry fits a step");
@@ -40,8 +41,7 @@ static uint64_t tail_bytes(const struct ab_journal *journal)
 
 bool ab_checkpoint_is_due(const struct ab_store *store)
 {
-    const uint64_t limit =
-        AB_MAX(store->journal_tail_min, 2 * store->journal.checkpoint_bytes);
+    const uint64_t limit = AB_MAX(store->journal_tail_min, 2 * store->journal.checkpoint_bytes);
     return atomic_load_explicit(&store->failed, memory_order_relaxed) == 0 &&
            tail_bytes(&store->journal) > AB_MAX(limit, store->switching.tail_next);
 }
@@ -49,8 +49,8 @@ bool ab_checkpoint_is_due(const struct ab_store *store)
 void ab_store_fail(struct ab_store *store, int status, const char *why)
 {
     int none = 0;
-    if (atomic_compare_exchange_strong_explicit(&store->failed, &none, status,
-                                                memory_order_relaxed, memory_order_relaxed)) {
+    if (atomic_compare_exchange_strong_explicit(&store->failed, &none, status, memory_order_relaxed,
+                                                memory_order_relaxed)) {
         ab_log(store->log, AB_LOG_ERROR,
                "store: %s: %s (%s): nothing is written any more; what was acknowledged is there "
                "at the next open. Look at the disk, then open again",

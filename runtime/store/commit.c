@@ -177,8 +177,8 @@ static void group_sync_data(struct ab_store *store)
     bool has_failed = false;
     for (uint32_t i = 0; i < store->group_count; i++) {
         const struct ab_commit *commit = store->group[i];
-        for (uint32_t k = 0; commit->promise == AB_PROMISE_DURABLE &&
-                             k < commit->segment_count && store->group_status[i] == 0;
+        for (uint32_t k = 0; commit->promise == AB_PROMISE_DURABLE && k < commit->segment_count &&
+                             store->group_status[i] == 0;
              k++) {
             store->group_status[i] = segment_sync(store, commit->segments[k]);
             has_failed |= store->group_status[i] < 0;

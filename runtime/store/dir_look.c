@@ -17,10 +17,10 @@
 #define SUPERBLOCK_READS_MAX 8 /* a writer may be at it */
 
 enum content { /* bits */
-    CONTENT_SUPERBLOCK = 1u << 0,
-    CONTENT_MARKER = 1u << 1,
-    CONTENT_PARTS = 1u << 2,   /* journals, segments, a superblock that was not renamed */
-    CONTENT_FOREIGN = 1u << 3,
+               CONTENT_SUPERBLOCK = 1u << 0,
+               CONTENT_MARKER = 1u << 1,
+               CONTENT_PARTS = 1u << 2, /* journals, segments, a superblock that was not renamed */
+               CONTENT_FOREIGN = 1u << 3,
 };
 
 struct look {
@@ -202,8 +202,9 @@ static int one_store(const struct ab_store *store, const struct look *looks)
         const struct ab_disk_superblock *superblock = &looks[i].superblock;
         if (memcmp(superblock->store_id, first->store_id, AB_STORE_ID_BYTES) != 0 ||
             superblock->segment_bytes != first->segment_bytes) {
-            return refuse(store, i, "belongs to another store than the directory given first: "
-                                    "give the directories of one store");
+            return refuse(store, i,
+                          "belongs to another store than the directory given first: "
+                          "give the directories of one store");
         }
         if (superblock->directory_count != store->dir_count) {
             ab_log(store->log, AB_LOG_ERROR,
@@ -212,8 +213,9 @@ static int one_store(const struct ab_store *store, const struct look *looks)
             return -ABODE_ESTORE;
         }
         if ((seen & (1u << superblock->directory_index)) != 0) {
-            return refuse(store, i, "is a copy of another directory that was given: give each "
-                                    "directory of the store once");
+            return refuse(store, i,
+                          "is a copy of another directory that was given: give each "
+                          "directory of the store once");
         }
         seen |= 1u << superblock->directory_index;
     }
@@ -228,18 +230,21 @@ static int not_a_store(const struct ab_store *store, const struct look *looks)
             continue;
         }
         if ((content & CONTENT_PARTS) != 0) {
-            return refuse(store, i, "holds segments or a journal, but its superblock is missing: "
-                                    "bring the file back; nothing was touched");
+            return refuse(store, i,
+                          "holds segments or a journal, but its superblock is missing: "
+                          "bring the file back; nothing was touched");
         }
         if ((content & CONTENT_FOREIGN) != 0) {
-            return refuse(store, i, "is not a store and not empty: give an empty directory; "
-                                    "nothing was touched");
+            return refuse(store, i,
+                          "is not a store and not empty: give an empty directory; "
+                          "nothing was touched");
         }
     }
     for (uint32_t i = 0; i < store->dir_count; i++) {
         if ((looks[i].content & CONTENT_SUPERBLOCK) == 0) {
-            return refuse(store, i, "is empty, but other directories given belong to a store: "
-                                    "mount its disk, or give the right directory");
+            return refuse(store, i,
+                          "is empty, but other directories given belong to a store: "
+                          "mount its disk, or give the right directory");
         }
     }
     return -ABODE_ESTORE; /* not reached: some directory has no superblock */

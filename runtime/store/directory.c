@@ -75,8 +75,7 @@ static int dirs_open_all(struct ab_store *store, const struct ab_store_config *c
             return -ENOMEM;
         }
         memcpy(store->dirs[i].path, config->paths[i], length);
-        const int result =
-            dir_open(store, &store->dirs[i], config->create && !config->read_only);
+        const int result = dir_open(store, &store->dirs[i], config->create && !config->read_only);
         if (result < 0) {
             return result;
         }
@@ -308,9 +307,8 @@ static int dir_enter(struct ab_store *store, struct ab_store_dir *dir)
     dir->node = -1;
     if (store->topology != NULL) {
         dir->device = ab_topology_block_device(store->topology, (dev_t)dir->dev);
-        dir->node = dir->device < 0
-                        ? -1
-                        : ab_topology_device(store->topology, (uint32_t)dir->device)->node;
+        dir->node =
+            dir->device < 0 ? -1 : ab_topology_device(store->topology, (uint32_t)dir->device)->node;
     }
     return dir_find_alignment(store, dir);
 }

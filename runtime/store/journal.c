@@ -98,8 +98,7 @@ int ab_journal_create(struct ab_journal *journal, const struct ab_os *os, int di
 int ab_journal_open(struct ab_journal *journal, const struct ab_os *os, int dir, uint32_t name,
                     const uint8_t *store_id, uint64_t generation, bool for_writing)
 {
-    const int fd =
-        os->openat(os, dir, ab_journal_file(name), for_writing ? O_RDWR : O_RDONLY, 0);
+    const int fd = os->openat(os, dir, ab_journal_file(name), for_writing ? O_RDWR : O_RDONLY, 0);
     if (fd < 0) {
         return fd;
     }
@@ -309,8 +308,7 @@ static int scan_run(struct ab_journal *journal, struct ab_journal_reader *reader
         if (found <= 0) {
             return found;
         }
-        const int result =
-            reader->record(reader->context, record, (const uint8_t *)(record + 1));
+        const int result = reader->record(reader->context, record, (const uint8_t *)(record + 1));
         if (result < 0) {
             return result;
         }

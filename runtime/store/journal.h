@@ -9,23 +9,24 @@
 #include "store/format.h"
 
 #define AB_JOURNAL_NAMES 2u
-#define AB_JOURNAL_START ((uint64_t)AB_PAGE)     /* the first record follows the header page */
-#define AB_JOURNAL_GROW (4u << 20)               /* zeroes written ahead at a time */
-#define AB_JOURNAL_SPARE (256u << 10)            /* of them only for commits that name no payload */
-#define AB_COMMIT_BYTES_MAX (4u << 20)           /* entries of one commit */
-#define AB_RECORD_PAYLOAD_MAX (AB_COMMIT_BYTES_MAX + (64u << 10)) /* and the store's own with them */
+#define AB_JOURNAL_START ((uint64_t)AB_PAGE) /* the first record follows the header page */
+#define AB_JOURNAL_GROW (4u << 20)           /* zeroes written ahead at a time */
+#define AB_JOURNAL_SPARE (256u << 10)        /* of them only for commits that name no payload */
+#define AB_COMMIT_BYTES_MAX (4u << 20)       /* entries of one commit */
+#define AB_RECORD_PAYLOAD_MAX \
+    (AB_COMMIT_BYTES_MAX + (64u << 10)) /* and the store's own with them */
 
 struct ab_journal {
     const struct ab_os *os;
-    int fd;              /* -1: none */
-    uint32_t name;       /* 0: journal.a, 1: journal.b */
+    int fd;        /* -1: none */
+    uint32_t name; /* 0: journal.a, 1: journal.b */
     uint64_t generation;
-    uint64_t seed;       /* of the hashes: store id and generation */
-    uint64_t epoch;      /* of the records that will be appended */
-    uint64_t sequence;   /* of the last record */
-    uint64_t synced;     /* records up to this one are durable */
-    uint64_t offset;     /* end of the last record */
-    uint64_t capacity;   /* bytes of the file that are written and allocated, durably */
+    uint64_t seed;             /* of the hashes: store id and generation */
+    uint64_t epoch;            /* of the records that will be appended */
+    uint64_t sequence;         /* of the last record */
+    uint64_t synced;           /* records up to this one are durable */
+    uint64_t offset;           /* end of the last record */
+    uint64_t capacity;         /* bytes of the file that are written and allocated, durably */
     uint64_t checkpoint_bytes; /* of the part that says state */
     uint64_t bytes_written;    /* since the file was opened, zeroes included */
 };

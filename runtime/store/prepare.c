@@ -58,9 +58,12 @@ void ab_preparer_run(void *argument)
     struct ab_store *store = argument;
     ab_lock_take(&store->lock);
     while (!store->prepare_stop) {
+        store->prepare_wanted = false;
         const uint32_t segment = next_segment(store);
-        if (segment == AB_INDEX_NONE) {
-            (void)ab_cond_wait(&store->prepare_cond, &store->lock, 0);
+        if (segment == AB_INDEX_NONE) { /* both flags may have changed while a file was made */
+            while (!store->prepare_stop && !store->prepare_wanted) {
+                (void)ab_cond_wait(&store->prepare_cond, &store->lock, 0);
+            }
             continue;
         }
         ab_lock_drop(&store->lock);

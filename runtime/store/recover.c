@@ -22,7 +22,7 @@
 
 struct recovery {
     struct ab_store *store;
-    uint32_t dir;            /* being scanned for names */
+    uint32_t dir;                               /* being scanned for names */
     uint32_t place_count[AB_STORE_DEVICES_MAX]; /* highest file's place + 1 */
     uint32_t file_count[AB_STORE_DEVICES_MAX];
     bool marking;            /* second scan: the table is there */
@@ -99,8 +99,7 @@ static int rooms_find(const struct recovery *recovery, uint64_t *ret_rooms)
             sharers += store->dirs[k].dev == store->dirs[i].dev ? 1 : 0;
         }
         uint64_t free_bytes = 0, total_bytes = 0;
-        const int result =
-            ab_dir_room(store->os, store->dirs[i].path, &free_bytes, &total_bytes);
+        const int result = ab_dir_room(store->os, store->dirs[i].path, &free_bytes, &total_bytes);
         if (result < 0) {
             return result;
         }
@@ -130,8 +129,8 @@ static void limits_share(struct ab_store *store, const uint64_t *rooms, uint64_t
         const uint64_t more = ab_div_up(total, store->dir_count - i);
         limits[i] += more;
         total -= more;
-        store->dirs[i].existing_max = (uint32_t)AB_MIN(
-            limits[i], (uint64_t)AB_STORE_SEGMENTS_MAX / store->dir_count);
+        store->dirs[i].existing_max =
+            (uint32_t)AB_MIN(limits[i], (uint64_t)AB_STORE_SEGMENTS_MAX / store->dir_count);
     }
 }
 
@@ -174,8 +173,8 @@ static int table_make(struct recovery *recovery)
         (uint32_t)AB_MIN(places * store->dir_count, (uint64_t)AB_STORE_SEGMENTS_MAX);
     store->state_counts[AB_SEGMENT_NONE] = store->segment_max;
     void *table = NULL;
-    const int result = ab_os_map_lazy(
-        store->os, (size_t)store->segment_max * sizeof(*store->segments), &table);
+    const int result =
+        ab_os_map_lazy(store->os, (size_t)store->segment_max * sizeof(*store->segments), &table);
     if (result < 0) {
         return result;
     }
@@ -185,8 +184,7 @@ static int table_make(struct recovery *recovery)
 
 /* ---- journal ---- */
 
-static int segment_entry_apply(struct recovery *recovery,
-                               const struct ab_disk_segment_entry *entry)
+static int segment_entry_apply(struct recovery *recovery, const struct ab_disk_segment_entry *entry)
 {
     struct ab_store *store = recovery->store;
     if (entry->entry.size != sizeof(*entry) || entry->segment >= AB_STORE_SEGMENTS_MAX) {
@@ -227,8 +225,7 @@ static int entry_apply(struct recovery *recovery, const struct ab_entry *entry, 
     return result;
 }
 
-static int record_apply(void *context, const struct ab_disk_record *record,
-                        const uint8_t *payload)
+static int record_apply(void *context, const struct ab_disk_record *record, const uint8_t *payload)
 {
     struct recovery *recovery = context;
     if (!ab_entries_are_valid(payload, record->size, true)) {
@@ -297,8 +294,7 @@ static int journal_replay(struct recovery *recovery)
         result = store->read_only ? 0 : result;
     } else if (result < 0) {
         ab_log(store->log, AB_LOG_ERROR, "store: %s/%s: cannot be replayed (%s)",
-               store->dirs[0].path, ab_journal_file(store->journal.name),
-               abode_strerror(result));
+               store->dirs[0].path, ab_journal_file(store->journal.name), abode_strerror(result));
     }
     return result;
 }
@@ -310,8 +306,7 @@ static void segment_judge(struct recovery *recovery, uint32_t index)
     struct ab_store *store = recovery->store;
     struct ab_segment *segment = &store->segments[index];
     struct ab_store_dir *dir = ab_store_dir_of(store, index);
-    const bool is_known =
-        atomic_load_explicit(&segment->generation, memory_order_relaxed) != 0;
+    const bool is_known = atomic_load_explicit(&segment->generation, memory_order_relaxed) != 0;
     if (!is_known || !segment->present) {
         recovery->missing += is_known ? 1 : 0;
         return; /* NONE: its number is free, its generation is remembered */
@@ -362,8 +357,7 @@ static int writer_begin(struct recovery *recovery)
     result = ab_journal_sync(&store->journal);
     if (result < 0) {
         ab_log(store->log, AB_LOG_ERROR, "store: %s/%s: sync failed (%s): look at the disk",
-               store->dirs[0].path, ab_journal_file(store->journal.name),
-               abode_strerror(result));
+               store->dirs[0].path, ab_journal_file(store->journal.name), abode_strerror(result));
         return result;
     }
     store->journal.capacity = ab_align_down((uint64_t)status.st_size, AB_PAGE);

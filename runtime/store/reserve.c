@@ -81,6 +81,7 @@ static int take_here(struct ab_store *store, struct ab_store_dir *dir,
         }
         open_begin(store, dir, request->stream, segment);
         dir->busy = true;
+        store->prepare_wanted = true;
         ab_cond_signal(&store->prepare_cond);
     }
     *ret_segment = segment;

@@ -67,8 +67,8 @@ static int threads_start(struct ab_store *store)
     if (result < 0) {
         return result;
     }
-    return ab_thread_start(store->os, store->topology, -1, "abode-prepare", NULL,
-                           ab_preparer_run, store, &store->preparer);
+    return ab_thread_start(store->os, store->topology, -1, "abode-prepare", NULL, ab_preparer_run,
+                           store, &store->preparer);
 }
 
 static void threads_stop(struct ab_store *store)
@@ -256,8 +256,8 @@ struct ab_store_device ab_store_device(struct ab_store *store, uint32_t device)
     const struct ab_store_dir *dir = &store->dirs[AB_MIN(device, store->dir_count - 1)];
     ab_lock_take(&store->lock);
     const uint64_t existing = AB_MAX(dir->existing, dir->existing_max);
-    const uint64_t free_count = dir->ready_count + dir->plain_count + dir->empty_count +
-                                (existing - dir->existing);
+    const uint64_t free_count =
+        dir->ready_count + dir->plain_count + dir->empty_count + (existing - dir->existing);
     const struct ab_store_device facts = {
         .path = dir->path,
         .device = dir->device,
@@ -372,8 +372,8 @@ struct ab_store_stats ab_store_stats(struct ab_store *store)
         stats.pages_total +=
             (uint64_t)AB_MAX(dir->existing, dir->existing_max) * store->segment_pages;
     }
-    stats.metadata_bytes = sizeof(*store) + (uint64_t)store->segment_count *
-                                                sizeof(*store->segments) +
+    stats.metadata_bytes = sizeof(*store) +
+                           (uint64_t)store->segment_count * sizeof(*store->segments) +
                            (store->read_only ? 0 : RECORD_BYTES);
     ab_lock_drop(&store->lock);
     return stats;

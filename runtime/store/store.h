@@ -41,8 +41,8 @@
 struct ab_store;
 
 /* ---- entries: what the journal holds, in the client's words ---- */
-struct ab_entry { /* header of each entry; size is a multiple of 8, header included */
-    uint16_t type;   /* the client's, 1 .. 0x7fff; the store's own have the top bit */
+struct ab_entry {  /* header of each entry; size is a multiple of 8, header included */
+    uint16_t type; /* the client's, 1 .. 0x7fff; the store's own have the top bit */
     uint16_t flags;
     uint32_t size;
 };
@@ -66,11 +66,11 @@ struct ab_store_config {
     const struct ab_topology *topology;
     const char *const *paths;
     uint32_t path_count;
-    uint32_t segment_bytes;  /* new stores; multiple of 1 MiB, 1 MiB .. 256 MiB; 0 = 64 MiB */
-    uint64_t bytes_max;      /* all directories, whole segments; 0 = half of what is free */
+    uint32_t segment_bytes; /* new stores; multiple of 1 MiB, 1 MiB .. 256 MiB; 0 = 64 MiB */
+    uint64_t bytes_max;     /* all directories, whole segments; 0 = half of what is free */
     bool create, read_only;
-    uint64_t group_bytes;    /* a group commit waits for at most so much ... 0 = 16 MiB */
-    uint64_t group_wait_ns;  /* ... or so long; 0 = 2 ms. Nothing waits while the store is idle */
+    uint64_t group_bytes;      /* a group commit waits for at most so much ... 0 = 16 MiB */
+    uint64_t group_wait_ns;    /* ... or so long; 0 = 2 ms. Nothing waits while the store is idle */
     uint64_t journal_tail_min; /* no checkpoint before the journal is so long; 0 = 16 MiB */
     struct ab_store_client client;
 };
@@ -81,37 +81,37 @@ int ab_store_open(const struct ab_store_config *config, struct ab_store **ret) A
 void ab_store_close(struct ab_store *store); /* NULL is fine */
 
 struct ab_store_device {
-    const char *path;      /* of its directory */
-    int32_t device;        /* in the topology, -1: none known */
+    const char *path; /* of its directory */
+    int32_t device;   /* in the topology, -1: none known */
     int32_t node;
     bool direct_io;
-    int direct_io_reason;  /* -errno why not */
-    uint32_t io_align;     /* memory and offset alignment of O_DIRECT, <= 4096 */
-    bool read_only;        /* went bad: two failed syncs, or opened so */
+    int direct_io_reason; /* -errno why not */
+    uint32_t io_align;    /* memory and offset alignment of O_DIRECT, <= 4096 */
+    bool read_only;       /* went bad: two failed syncs, or opened so */
     uint64_t bytes_total, bytes_live, bytes_free;
 };
 uint32_t ab_store_device_count(const struct ab_store *store);
 struct ab_store_device ab_store_device(struct ab_store *store, uint32_t device);
 int ab_store_probe_fd(const struct ab_store *store, uint32_t device); /* for ab_io_config */
-uint32_t ab_store_segment_count(const struct ab_store *store);   /* numbers in use are below it */
+uint32_t ab_store_segment_count(const struct ab_store *store); /* numbers in use are below it */
 uint32_t ab_store_segment_bytes(const struct ab_store *store);
 
 /* ---- slots ---- */
-enum ab_stream { /* blocks of like life expectancy share segments */
-    AB_STREAM_SEALED = 0, /* full rows of sessions */
-    AB_STREAM_TAIL,       /* partly filled rows, snapshots: rewritten each turn */
-    AB_STREAM_CACHE,
-    AB_STREAM_COUNT,
+enum ab_stream {                       /* blocks of like life expectancy share segments */
+                 AB_STREAM_SEALED = 0, /* full rows of sessions */
+                 AB_STREAM_TAIL,       /* partly filled rows, snapshots: rewritten each turn */
+                 AB_STREAM_CACHE,
+                 AB_STREAM_COUNT,
 };
 struct ab_slot {
     uint32_t segment;
     uint32_t page; /* of 4 KiB, in the segment file */
 };
 struct ab_extent {
-    struct ab_slot header;  /* header page; payload follows it */
-    uint32_t generation;    /* of the segment */
+    struct ab_slot header; /* header page; payload follows it */
+    uint32_t generation;   /* of the segment */
     uint32_t device;
-    uint32_t page_count;    /* header included */
+    uint32_t page_count; /* header included */
 };
 /* Room for a header page and `pages` payload pages, contiguous in one segment, on a device near
  * `node` (-1: any) else striped. Never waits. -ENOSPC the store is full (or has only segments whose
@@ -160,13 +160,13 @@ uint32_t ab_store_compaction_pick(struct ab_store *store, uint32_t percent);
 /* ---- commits ---- */
 enum ab_promise { AB_PROMISE_NONE = 0, AB_PROMISE_MEM, AB_PROMISE_WRITTEN, AB_PROMISE_DURABLE };
 #define AB_COMMIT_SEGMENTS_MAX 64
-struct ab_commit { /* the caller's memory until done; done may free or reuse it */
-    enum ab_promise promise;  /* WRITTEN or DURABLE */
-    uint32_t segment_count;   /* whose payload the entries name */
+struct ab_commit {           /* the caller's memory until done; done may free or reuse it */
+    enum ab_promise promise; /* WRITTEN or DURABLE */
+    uint32_t segment_count;  /* whose payload the entries name */
     uint32_t segments[AB_COMMIT_SEGMENTS_MAX];
-    const void *entries;      /* whole struct ab_entry's, at most AB_ENTRY_SIZE_MAX each */
-    size_t entries_size;      /* replayed all or none; at most 4 MiB; 0: only a barrier */
-    uint64_t payload_bytes;   /* towards group_bytes */
+    const void *entries;    /* whole struct ab_entry's, at most AB_ENTRY_SIZE_MAX each */
+    size_t entries_size;    /* replayed all or none; at most 4 MiB; 0: only a barrier */
+    uint64_t payload_bytes; /* towards group_bytes */
     /* Committer thread (a store opened read-only has none: the caller's own), no lock held; status
      * 0: the promise holds. else -errno: nothing was committed (a segment whose sync failed is
      * suspect and takes no more; write elsewhere). -ENOSPC: no room for the journal; commits that

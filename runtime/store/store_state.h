@@ -23,13 +23,13 @@
 #include "store/journal.h"
 #include "store/store.h"
 
-#define AB_OPEN_PER_STREAM 2u      /* so that an extent that does not fit wastes less */
-#define AB_FREE_LOW 2u             /* free segments a directory: fewer, and empty ones are hurried */
-#define AB_PREPARED_AHEAD 2u       /* prepared segments a directory */
+#define AB_OPEN_PER_STREAM 2u /* so that an extent that does not fit wastes less */
+#define AB_FREE_LOW 2u        /* free segments a directory: fewer, and empty ones are hurried */
+#define AB_PREPARED_AHEAD 2u  /* prepared segments a directory */
 #define AB_GROUP_COMMITS_MAX 256u
 #define AB_JOURNAL_TAIL_MIN (16u << 20) /* a checkpoint is not worth it before */
-#define AB_DISK_MARGIN (64u << 20) /* of the first file system is left to the journal */
-#define AB_FULL_RETRY_NS 1000000000u /* a full disk is asked for a segment so often at most */
+#define AB_DISK_MARGIN (64u << 20)      /* of the first file system is left to the journal */
+#define AB_FULL_RETRY_NS 1000000000u    /* a full disk is asked for a segment so often at most */
 
 enum ab_segment_state {
     AB_SEGMENT_NONE = 0, /* no file that counts; -> MAKING by reserve or preparer */
@@ -43,42 +43,42 @@ enum ab_segment_state {
 };
 
 struct ab_segment {
-    _Atomic int32_t fd;           /* + 1; 0: not open. Set once, by whoever comes first */
-    _Atomic uint32_t generation;  /* changes only while no page of it is live or pending */
-    uint32_t live, pending;       /* pages */
-    uint32_t used;                /* OPEN: the next extent goes to this page */
-    uint32_t next;                /* in a free list, or in the empty list */
-    uint8_t state;                /* enum ab_segment_state */
-    uint8_t stream;               /* enum ab_stream, of OPEN */
-    bool present;                 /* a file of this name was there at open, or made since */
-    bool prepared;                /* every page of it has been written once */
-    bool suspect;                 /* a sync of it failed: its bytes may be lost */
-    bool announced;               /* the journal knows the generation (committer) */
-    uint64_t empty_tick;          /* EMPTY: usable when the durable tick is not below */
-    uint64_t sync_group;          /* committer: the group that it was last synced for ... */
-    int sync_status;              /* ... and what came of it */
+    _Atomic int32_t fd;          /* + 1; 0: not open. Set once, by whoever comes first */
+    _Atomic uint32_t generation; /* changes only while no page of it is live or pending */
+    uint32_t live, pending;      /* pages */
+    uint32_t used;               /* OPEN: the next extent goes to this page */
+    uint32_t next;               /* in a free list, or in the empty list */
+    uint8_t state;               /* enum ab_segment_state */
+    uint8_t stream;              /* enum ab_stream, of OPEN */
+    bool present;                /* a file of this name was there at open, or made since */
+    bool prepared;               /* every page of it has been written once */
+    bool suspect;                /* a sync of it failed: its bytes may be lost */
+    bool announced;              /* the journal knows the generation (committer) */
+    uint64_t empty_tick;         /* EMPTY: usable when the durable tick is not below */
+    uint64_t sync_group;         /* committer: the group that it was last synced for ... */
+    int sync_status;             /* ... and what came of it */
 };
 
 struct ab_store_dir {
-    char *path;                   /* (open) */
+    char *path;                                            /* (open) */
     int fd, lock_fd, segments_fd, superblock_fd, probe_fd; /* -1: none; (open) */
-    uint64_t dev, ino;            /* (open) */
-    int32_t device, node;         /* (open) of the topology, or -1 */
-    bool direct_io;               /* (open) */
+    uint64_t dev, ino;                                     /* (open) */
+    int32_t device, node;                                  /* (open) of the topology, or -1 */
+    bool direct_io;                                        /* (open) */
     int direct_io_reason;
     uint32_t io_align;
     struct ab_disk_superblock superblock;
-    _Atomic bool segments_dirty;  /* a file was made: its name is not durable yet */
-    _Atomic bool read_only;       /* set by the committer, under `lock` */
-    uint32_t bad_count;           /* segments whose sync failed */
-    uint32_t existing, existing_max; /* segments with a file that counts */
-    uint32_t place_next;          /* no unused number is below place * directories + index */
+    _Atomic bool segments_dirty;       /* a file was made: its name is not durable yet */
+    _Atomic bool read_only;            /* set by the committer, under `lock` */
+    uint32_t bad_count;                /* segments whose sync failed */
+    uint32_t existing, existing_max;   /* segments with a file that counts */
+    uint32_t place_next;               /* no unused number is below place * directories + index */
     uint32_t ready_first, ready_count; /* FREE and prepared */
     uint32_t plain_first, plain_count; /* FREE, allocated only */
     uint32_t empty_count;
     uint32_t open[AB_STREAM_COUNT][AB_OPEN_PER_STREAM]; /* segments, AB_INDEX_NONE */
-    bool busy;                    /* somebody reserves here: prepare ahead */
-    uint64_t retry_ns;            /* no new file before: there was no room */
+    bool busy;                                          /* somebody reserves here: prepare ahead */
+    uint64_t retry_ns;                                  /* no new file before: there was no room */
     uint64_t pages_live;
 };
 
@@ -113,40 +113,40 @@ struct ab_store {
     const struct ab_topology *topology;
     struct ab_store_client client;
     uint64_t group_bytes, group_wait_ns, journal_tail_min; /* (open) */
-    bool read_only;                   /* (open) opened so: no thread, no lock, nothing is written */
-    uint8_t id[AB_STORE_ID_BYTES];    /* (open) */
+    bool read_only;                /* (open) opened so: no thread, no lock, nothing is written */
+    uint8_t id[AB_STORE_ID_BYTES]; /* (open) */
     uint32_t segment_bytes, segment_pages; /* (open) */
-    uint64_t epoch;                   /* (open) */
-    uint32_t generation_floor;        /* (open) */
-    uint32_t dir_count;               /* (open) */
+    uint64_t epoch;                        /* (open) */
+    uint32_t generation_floor;             /* (open) */
+    uint32_t dir_count;                    /* (open) */
     struct ab_store_dir dirs[AB_STORE_DEVICES_MAX];
     uint64_t entries_replayed, recover_ns; /* (open) */
 
-    struct ab_lock lock;              /* AB_RANK_STORE */
-    struct ab_segment *segments;      /* [segment_max] */
-    uint32_t segment_max;             /* (open) */
-    uint32_t segment_count;           /* numbers in use are below */
+    struct ab_lock lock;         /* AB_RANK_STORE */
+    struct ab_segment *segments; /* [segment_max] */
+    uint32_t segment_max;        /* (open) */
+    uint32_t segment_count;      /* numbers in use are below */
     uint32_t state_counts[AB_SEGMENT_STATE_COUNT];
     uint32_t empty_first, empty_last;
-    uint32_t turn[AB_STREAM_COUNT];   /* striping */
+    uint32_t turn[AB_STREAM_COUNT]; /* striping */
     struct ab_cond prepare_cond;
-    bool prepare_stop;
+    bool prepare_stop, prepare_wanted;
     struct ab_thread *preparer;
 
-    struct ab_lock inbox_lock;        /* AB_RANK_COMMIT */
+    struct ab_lock inbox_lock; /* AB_RANK_COMMIT */
     struct ab_cond inbox_cond;
     struct ab_list inbox;
     uint32_t inbox_count, inbox_durable;
     uint64_t inbox_bytes;
-    bool sync_wanted;                 /* empty segments wait for a journal sync */
+    bool sync_wanted; /* empty segments wait for a journal sync */
     bool stop;
     struct ab_thread *committer;
 
-    struct ab_journal journal;        /* the active one */
+    struct ab_journal journal; /* the active one */
     struct ab_switch switching;
-    uint64_t journal_bytes_before;    /* written to journals that are closed */
-    uint8_t *record;                  /* header and payload of the record being built */
-    uint8_t *zeroes;                  /* AB_JOURNAL_GROW of them, never written */
+    uint64_t journal_bytes_before; /* written to journals that are closed */
+    uint8_t *record;               /* header and payload of the record being built */
+    uint8_t *zeroes;               /* AB_JOURNAL_GROW of them, never written */
     struct ab_commit *group[AB_GROUP_COMMITS_MAX];
     int group_status[AB_GROUP_COMMITS_MAX];
     uint32_t group_count, group_count_last;
@@ -154,7 +154,7 @@ struct ab_store {
     /* Groups whose entries are in the journal / are there durably. The committer stores with release
      * order before it calls `done`; ab_store_drop loads with acquire order after that call. */
     _Atomic uint64_t tick_appended, tick_durable;
-    _Atomic int failed;               /* -errno: nothing is committed any more */
+    _Atomic int failed; /* -errno: nothing is committed any more */
     struct ab_store_counters counters;
 };
 
