@@ -136,6 +136,13 @@ static struct ab_restore_point *point_make(struct ab_kv *kv, struct ab_session *
     }
     halves_drop(kv, session);
     old = ab_session_point(session, session->token_count); /* those behind it have moved */
+    while (old == NULL && session->point_count > 0) { /* one that was never finished gives way */
+        const struct ab_restore_point *last = &session->points[session->point_count - 1];
+        if (last->stored || ab_point_is_whole(kv, session, last)) {
+            break;
+        }
+        ab_session_point_remove(kv, session, session->point_count - 1, NULL);
+    }
     if (session->point_count == AB_RESTORE_POINTS_MAX ||
         (old != NULL && !ab_point_is_pinned(&kv->models[session->model], old))) {
         return NULL;

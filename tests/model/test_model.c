@@ -110,10 +110,37 @@ static void fill(unsigned char *target, size_t bytes, uint64_t salt)
     }
 }
 
+static uint64_t token_salt(uint32_t token, uint32_t position, uint32_t component, uint32_t plane);
+
+/* a failure is easier to understand when one knows whose bytes were found instead */
+static void explain(const unsigned char *bytes)
+{
+    bool zero = true;
+    for (uint32_t i = 0; i < 32; i++) {
+        zero = zero && bytes[i] == 0;
+    }
+    printf("found: %s\n", zero ? "zeroes" : "other bytes");
+    for (uint32_t s = 0; s < SESSIONS; s++) {
+        const struct reference *session = &world.sessions[s];
+        for (uint32_t t = 0; t < TOKENS_MAX * 4; t++) {
+            unsigned char expected[32];
+            uint32_t component = t % 2, plane = t / 2 % 2, at = t / 4;
+            fill(expected, sizeof(expected), token_salt(session->tokens[at], at, component, plane));
+            if (memcmp(expected, bytes, sizeof(expected)) == 0) {
+                printf("found: token %u of session %u (exists %d, attached %d, %u tokens, model "
+                       "%u), component %u, plane %u\n",
+                       at, s + 1000, session->exists, session->attached, session->count,
+                       session->model, component, plane);
+            }
+        }
+    }
+}
+
 static void expect_bytes(const unsigned char *bytes, size_t count, uint64_t salt, const char *what)
 {
     for (size_t i = 0; i < count; i++) {
         if (bytes[i] != (unsigned char)((salt + i) * 0x9e3779b97f4a7c15ull >> 56)) {
+            explain(bytes);
             FAIL("wrong byte %zu of %s", i, what);
         }
     }
@@ -177,8 +204,12 @@ static void check_rows(const struct reference *session, uint32_t component)
         EXPECT(view.frames[t / BLOCK_TOKENS] != ABODE_FRAME_NONE);
         for (uint32_t p = 0; p < view.plane_count; p++) {
             size_t bytes = plane_bytes(component);
+            char where[96];
+            (void)snprintf(where, sizeof(where),
+                           "token %u of %u, session %u, component %u, plane %u", t, session->count,
+                           (uint32_t)(session - world.sessions) + 1000, component, p);
             expect_bytes(abode_view_plane(&view, t / BLOCK_TOKENS, p) + t % BLOCK_TOKENS * bytes,
-                         bytes, token_salt(session->tokens[t], t, component, p), "a token");
+                         bytes, token_salt(session->tokens[t], t, component, p), where);
         }
     }
 }

@@ -256,7 +256,7 @@ static void block_count_follows_sizes(void **state)
     } rows[] = {
         {2ull << 20, 1ull << 20, 0, 65536},            /* never fewer */
         {1ull << 40, 1ull << 45, 0, 1u << 24},         /* nor more by itself */
-        {1ull << 30, 15ull << 30, 0, 262144},          /* 64 KiB a block */
+        {1ull << 30, 15ull << 30, 0, 4194304},         /* a page a block */
         {1ull << 30, 15ull << 30, 1u << 26, 1u << 26}, /* the host knows better */
         {1ull << 30, 0, 0, 1u << 20},                  /* store size unknown yet */
     };
