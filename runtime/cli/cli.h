@@ -95,6 +95,9 @@ struct cli_text cli_bytes_text(uint64_t bytes);   /* "1.50 GiB" */
 struct cli_text cli_count_text(uint64_t count);   /* "1,234,567" */
 struct cli_text cli_seconds_text(double seconds); /* "1.5 s", "320 us", "2.1 h" */
 struct cli_text cli_number_text(double value, int digits);
+/* Flush standard output; the first failure is kept, for main() to tell. */
+void cli_flush(void);
+int cli_flush_failure(void);   /* errno of it, 0: none */
 uint64_t cli_now_ns(void);     /* CLOCK_MONOTONIC */
 uint64_t cli_cpu_now_ns(void); /* CPU time of this process, all threads */
 /* True where colours are welcome: a terminal, NO_COLOR not set, TERM not dumb. */

@@ -65,7 +65,7 @@ void cli_log_line(void *log_context, int level, const char *line)
 {
     struct cli_log *log = log_context;
     if (level <= log->level) {
-        (void)fflush(stdout);
+        cli_flush();
         (void)fprintf(stderr, "abode: %s\n", line);
         log->line_count++;
     }

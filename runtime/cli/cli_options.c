@@ -66,7 +66,7 @@ int cli_fail(int code, const char *mend, const char *what, ...)
     (void)vsnprintf(text, sizeof(text), what, arguments);
     va_end(arguments);
     const char *advice = mend != NULL ? mend : cli_mend(code);
-    (void)fflush(stdout);
+    cli_flush();
     (void)fprintf(stderr, "abode: %s: %s%s%s\n", text, abode_strerror(code),
                   advice[0] != 0 ? ": " : "", advice);
     return CLI_FAILED;
@@ -79,7 +79,7 @@ int cli_usage(const char *mend, const char *what, ...)
     va_start(arguments, what);
     (void)vsnprintf(text, sizeof(text), what, arguments);
     va_end(arguments);
-    (void)fflush(stdout);
+    cli_flush();
     (void)fprintf(stderr, "abode: %s: %s\n", text, mend);
     return CLI_USAGE;
 }

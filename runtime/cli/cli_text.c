@@ -6,6 +6,7 @@
  */
 #include "cli.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
@@ -81,6 +82,20 @@ struct cli_text cli_number_text(double value, int digits)
     struct cli_text result;
     (void)snprintf(result.text, sizeof(result.text), "%.*f", digits, value);
     return result;
+}
+
+static int flush_failure; /* errno of the first flush that failed: stdio only keeps that one did */
+
+void cli_flush(void)
+{
+    if (fflush(stdout) != 0 && flush_failure == 0) {
+        flush_failure = errno;
+    }
+}
+
+int cli_flush_failure(void)
+{
+    return flush_failure;
 }
 
 static uint64_t clock_ns(clockid_t clock)

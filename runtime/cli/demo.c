@@ -162,7 +162,7 @@ static void introduction_print(const struct demo_options *options, const struct 
            cli_bytes_text(task->memory_bytes).text, cli_bytes_text(options->store_bytes).text,
            task->paths[0]);
     printf("  shapes: Azure 2023 and Mooncake traces (chats), recorded coding agents (tools)\n");
-    (void)fflush(stdout);
+    cli_flush();
 }
 
 /* Hosts until the conversations are through, then one that reads all back. */

@@ -78,7 +78,7 @@ static int child_start(struct child *child)
         (void)close(task[1]);
         return why;
     }
-    (void)fflush(NULL);
+    cli_flush();
     child->pid = fork();
     if (child->pid == 0) {
         child_exec(task[0], message[1]);

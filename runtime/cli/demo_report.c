@@ -106,11 +106,11 @@ static void cost_print(const struct demo_result *result, FILE *stream)
     const struct abode_stats *stats = &totals->stats;
     const double restored_gb = (double)stats->bytes_restored / 1e9;
     (void)fprintf(stream, "\ncost\n");
-    (void)fprintf(stream, "  %-14s %s accepted, %s spilled, %.2f bytes written per byte accepted\n",
+    (void)fprintf(stream, "  %-14s %s accepted, %s spilled; %.2f written per byte accepted\n",
                   "state", cli_bytes_text(stats->bytes_accepted).text,
                   cli_bytes_text(stats->bytes_spilled).text, write_amplification(stats));
     (void)fprintf(
-        stream, "  %-14s %s at %.2f GB/s while checking; mean wait of a turn %s\n", "restored",
+        stream, "  %-14s %s at %.2f GB/s while checking; a turn waited %s\n", "restored",
         cli_bytes_text(stats->bytes_restored).text, restore_gbps(result),
         cli_seconds_text(totals->attach_count == 0
                              ? 0
@@ -150,8 +150,7 @@ static void compare_print(const struct demo_result *result, FILE *stream)
     (void)fprintf(stream, "\n");
     cli_table_print(&table, stream, 0);
     (void)fprintf(stream,
-                  "  Computing is taken to run at %s tokens/s (--prefill-rate: an 8B model "
-                  "on one H100).\n",
+                  "  Computing: %s tokens/s assumed (--prefill-rate; an 8B model, one H100).\n",
                   cli_count_text((uint64_t)result->prefill_rate).text);
     if (compare.break_even_rate > 0) {
         (void)fprintf(stream,

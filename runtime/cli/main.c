@@ -133,11 +133,11 @@ int main(int argc, char **argv)
      * write fails instead, and the command ends by its own way. */
     (void)signal(SIGPIPE, SIG_IGN);
     int result = dispatch(argc, argv);
-    const bool flushed = fflush(stdout) == 0;
-    const int why = errno;
-    if (flushed && !ferror(stdout)) {
+    cli_flush();
+    if (!ferror(stdout) && cli_flush_failure() == 0) {
         return result;
     }
+    const int why = cli_flush_failure() != 0 ? cli_flush_failure() : EIO;
     if (why != EPIPE) {
         result = cli_fail(-why, NULL, "standard output");
     }

@@ -164,8 +164,8 @@ static void place_box(const struct canvas *canvas, const char *title, const stru
     box_top(canvas, title);
     box_line(canvas, line);
     verified_text(sum, tier, verified, sizeof(verified));
-    (void)snprintf(line, sizeof(line), "%u sessions, %s: %s", sum->session_count,
-                   cli_bytes_text(sum->bytes).text, verified);
+    (void)snprintf(line, sizeof(line), "%u sessions, %s (shared rows for each): %s",
+                   sum->session_count, cli_bytes_text(sum->bytes).text, verified);
     line[canvas->width - 4] = 0;
     box_line(canvas, line);
     box_bottom(canvas);
@@ -311,9 +311,8 @@ static void places_text(const struct demo_session *session, char *ret, size_t ca
 
 void list_print(const struct demo_result *result, FILE *stream)
 {
-    static const char *const header[] = {
-        ">session", "kind",       ">turns",    ">tokens",
-        ">state",   ">in memory", ">in store", "places (?: not verified)"};
+    static const char *const header[] = {">session", "kind",       ">turns",    ">tokens",
+                                         ">state",   ">in memory", ">in store", "where (? unsure)"};
     struct cli_table table;
     cli_table_init(&table, 8, header);
     for (uint32_t i = 0; i < result->workload.conversation_count; i++) {
