@@ -157,7 +157,7 @@ static void introduction_print(const struct demo_options *options, const struct 
     const double hours = (double)workload->span_ms / 3.6e6;
     printf("abode demo: %u conversations, %u turns, %.1f hours of their clock, seed %llu\n",
            workload->session_count, workload->turn_count, hours, (unsigned long long)options->seed);
-    printf("  state %s, memory %s (%s of it frames), store %s in %s\n",
+    printf("  state %s, memory %s (frames %s), store %s\n  in %s\n",
            cli_bytes_text(workload->bytes_state).text, cli_bytes_text(options->memory_bytes).text,
            cli_bytes_text(task->memory_bytes).text, cli_bytes_text(options->store_bytes).text,
            task->paths[0]);
@@ -194,10 +194,25 @@ static void audit_settle(struct demo_result *result)
     }
 }
 
-static bool result_is_good(const struct demo_result *result)
+/* CLI_OK, or the one line that says what is wrong. */
+static int verdict(const struct demo_result *result)
 {
-    return result->totals.bytes_wrong == 0 && result->acknowledged_lost == 0 &&
-           result->deleted_returned == 0 && result->turns > 0;
+    if (result->totals.bytes_wrong > 0) {
+        return cli_fail(-ABODE_ECORRUPT, "please report it, with the lines above",
+                        "demo: %s bytes came back wrong",
+                        cli_count_text(result->totals.bytes_wrong).text);
+    }
+    if (result->acknowledged_lost > 0 || result->deleted_returned > 0) {
+        return cli_fail(-ABODE_ECORRUPT, "please report it, with the lines above",
+                        "demo: %llu acknowledged turns are lost, %llu deleted sessions came back",
+                        (unsigned long long)result->acknowledged_lost,
+                        (unsigned long long)result->deleted_returned);
+    }
+    if (result->turns == 0) {
+        return cli_fail(-ETIMEDOUT, "give more --seconds, or less work",
+                        "demo: no turn was begun in time");
+    }
+    return CLI_OK;
 }
 
 static int demo_run(const struct demo_options *options, struct demo_task *task,
@@ -228,7 +243,7 @@ static int demo_run(const struct demo_options *options, struct demo_task *task,
     if (options->json && cli_json_print(report_json(result)) != CLI_OK) {
         return CLI_FAILED;
     }
-    return result_is_good(result) ? CLI_OK : CLI_FAILED;
+    return verdict(result);
 }
 
 static int scratches_open(const struct demo_options *options, struct demo_task *task,

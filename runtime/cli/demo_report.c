@@ -106,8 +106,8 @@ static void cost_print(const struct demo_result *result, FILE *stream)
     const struct abode_stats *stats = &totals->stats;
     const double restored_gb = (double)stats->bytes_restored / 1e9;
     (void)fprintf(stream, "\ncost\n");
-    (void)fprintf(stream, "  %-14s %s accepted, %s spilled; %.2f written per byte accepted\n",
-                  "state", cli_bytes_text(stats->bytes_accepted).text,
+    (void)fprintf(stream, "  %-14s %s accepted, %s spilled, %.2f written per byte\n", "state",
+                  cli_bytes_text(stats->bytes_accepted).text,
                   cli_bytes_text(stats->bytes_spilled).text, write_amplification(stats));
     (void)fprintf(
         stream, "  %-14s %s at %.2f GB/s while checking; a turn waited %s\n", "restored",

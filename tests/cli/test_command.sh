@@ -132,7 +132,7 @@ for command in $commands; do
             continue
         fi
         # mdoc writes "Fl Fl name", man "\-\-name"
-        grep -qE -- "Fl Fl ${option#--}( |\$)|(\\\\-\\\\-|--)${option#--}" "$page" && pass ||
+        tr -d '\\' <"$page" | grep -qE -- "(Fl Fl |--)${option#--}( |,|\$)" && pass ||
             fail "abode-$command.1 does not know $option"
     done
 done

@@ -68,7 +68,7 @@ grep -q $'\033' "$work/out" && fail "colours in a file" || pass
 clean "a demo"
 
 # ---- ASCII where the locale is no UTF-8
-LC_ALL=C "$abode" demo "${size[@]}" --kills 0 --seconds 2 >"$work/ascii" 2>"$work/error"
+LC_ALL=C "$abode" demo "${size[@]}" --kills 0 --seconds 15 >"$work/ascii" 2>"$work/error"
 check "status in the C locale" $? 0
 LC_ALL=C grep -q '[^ -~]' "$work/ascii" && fail "not ASCII in the C locale" || pass
 check "no kill" "$(grep -c '^  kill -9  *0,' "$work/ascii")" 1
