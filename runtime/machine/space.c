@@ -285,7 +285,7 @@ static void verify(struct ab_space *space)
 {
     struct ab_space_facts *facts = &space->facts;
     const uint64_t step = facts->huge_bytes == space->resident_bytes ? AB_HUGE : AB_PAGE;
-    bool answered = ab_topology_is_machine(space->topology);
+    bool answered = true; /* by a topology of elsewhere nothing is: all pages are unknown */
     for (uint32_t n = 0; n < ab_topology_node_count(space->topology) && answered; n++) {
         struct ab_space_check sum = {0};
         const uint64_t pages = space->node_bytes[n] / AB_PAGE;

@@ -35,7 +35,7 @@
 
 static int read_file(const struct ab_os *os, const char *path, char **ret_text, size_t *ret_count)
 {
-    const int fd = os->openat(os, AT_FDCWD, path, O_RDONLY, 0);
+    const int fd = os->openat(os, AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0); /* a pipe waits */
     if (fd < 0) {
         return fd;
     }

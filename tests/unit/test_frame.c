@@ -378,6 +378,21 @@ static void sizes_that_cannot_be(void **state)
     ab_frames_close(NULL);
 }
 
+static void as_many_frames_as_there_are_numbers(void **state)
+{
+    struct fixture *fixture = *state;
+    struct ab_topology *one;
+    assert_int_equal(ab_topology_open(ab_os_default(), NULL, "synthetic:numa:1 pu:1", &one), 0);
+    memset(fixture->desc.frame_count, 0, sizeof(fixture->desc.frame_count));
+    fixture->desc.topology = one;
+    fixture->desc.stride = AB_HUGE;
+    fixture->desc.frame_count[0] = UINT32_MAX - 2;
+    open_bad(fixture, -ENOMEM); /* the numbers suffice, the memory does not */
+    fixture->desc.frame_count[0] = UINT32_MAX - 1;
+    open_bad(fixture, -EINVAL);
+    ab_topology_close(one);
+}
+
 static void every_call_fails_once(void **state)
 {
     struct fixture *fixture = *state;
@@ -413,7 +428,8 @@ int main(void)
         TEST(random_steps_match_a_table), TEST(a_double_give_changes_nothing),
         TEST(every_frame_is_on_its_node), TEST(chunks_hold_whole_frames),
         TEST(chunks_of_several_nodes),    TEST(metadata_is_small),
-        TEST(sizes_that_cannot_be),       TEST(every_call_fails_once),
+        TEST(sizes_that_cannot_be),       TEST(as_many_frames_as_there_are_numbers),
+        TEST(every_call_fails_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -139,7 +139,9 @@ static void cgroup_version_1(void **state)
 {
     struct fake_root *fake = *state;
     fake_root_file(fake, "/proc/self/cgroup",
-                   "9:name=systemd:/\n8:memory_like:/b\n4:memory:/a/b\n0::/\n");
+                   "9:name=systemd:/\n8:memory_like:/c\n7:mem:/c\n4:memory:/a/b\n0::/\n");
+    fake_root_file(fake, "/sys/fs/cgroup/memory/c/memory.limit_in_bytes", "1\n");
+    fake_root_file(fake, "/sys/fs/cgroup/memory/c/memory.usage_in_bytes", "1\n");
     fake_root_file(fake, "/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "20000\n");
     fake_root_file(fake, "/sys/fs/cgroup/memory/a/memory.usage_in_bytes", "5000\n");
     fake_root_file(fake, "/sys/fs/cgroup/memory/a/memory.stat",

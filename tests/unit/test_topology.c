@@ -527,6 +527,11 @@ static void garbage_is_refused(void **state)
     open_bad("/tmp", -EINVAL);      /* a directory */
     open_bad("/dev/null", -EINVAL); /* never ends, or never begins */
     open_bad("/dev/zero", -EINVAL);
+    char pipe_path[PATH_BYTES];
+    (void)snprintf(pipe_path, sizeof(pipe_path), "%s.pipe", xml_path);
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    open_bad(pipe_path, -EINVAL); /* and does not wait for a writer */
+    assert_int_equal(unlink(pipe_path), 0);
     write_file("", 0);
     open_bad(xml_path, -EINVAL);
     for (size_t i = 0; i < AB_COUNT(texts); i++) {
