@@ -73,22 +73,6 @@ void ab_checkpoint_abort(struct ab_store *store)
     switching->tail_next = tail_bytes(&store->journal) + AB_RETRY_BYTES;
 }
 
-static int switch_start(struct ab_store *store)
-{
-    struct ab_switch *switching = &store->switching;
-    const int result = ab_journal_create(&switching->journal, store->os, store->dirs[0].fd,
-                                         1 - store->journal.name, store->id,
-                                         store->journal.generation + 1, store->epoch);
-    if (result < 0) {
-        return result;
-    }
-    switching->phase = AB_SWITCH_SEGMENTS;
-    switching->segment = 0;
-    switching->cursor = 0;
-    switching->unsynced = 0;
-    return 0;
-}
-
 /* Append what is in the payload buffer to the new journal. */
 static int switch_append(struct ab_store *store, enum ab_record_kind kind, size_t size)
 {
@@ -135,6 +119,10 @@ static int step_client(struct ab_store *store)
     struct ab_switch *switching = &store->switching;
     const struct ab_store_client *client = &store->client;
     const uint64_t before = switching->cursor;
+    if (before == UINT64_MAX) { /* all was said at the start */
+        switching->phase = AB_SWITCH_FINISH;
+        return 0;
+    }
     const int64_t size = client->checkpoint(client->context, &switching->cursor,
                                             ab_store_payload(store), AB_STEP_BYTES);
     if (size < 0) {
@@ -151,6 +139,26 @@ static int step_client(struct ab_store *store)
         switching->phase = AB_SWITCH_FINISH;
     }
     return size == 0 ? 0 : switch_append(store, AB_RECORD_CHECKPOINT, (size_t)size);
+}
+
+static int switch_start(struct ab_store *store)
+{
+    struct ab_switch *switching = &store->switching;
+    const int result = ab_journal_create(&switching->journal, store->os, store->dirs[0].fd,
+                                         1 - store->journal.name, store->id,
+                                         store->journal.generation + 1, store->epoch);
+    if (result < 0) {
+        return result;
+    }
+    switching->phase = AB_SWITCH_SEGMENTS;
+    switching->segment = 0;
+    switching->cursor = 0;
+    switching->unsynced = 0;
+    /* The client's first part comes before anything is mirrored: entries that are committed from now
+     * on may rely on what it says (its models). */
+    const int said = step_client(store);
+    switching->phase = AB_SWITCH_SEGMENTS;
+    return said;
 }
 
 /* From here on the new journal is the one. */
