@@ -265,6 +265,7 @@ static void attach_done(struct ab_task *task)
             ab_session_cut(kv, session, task->token_count, record);
             ab_record_session(record, task->session, task->token_count, true);
             ab_session_stored(kv, session, task->token_count, true);
+            session->changed = true; /* the next promise waits for a commit after this one */
             ab_record_submit(record, AB_PROMISE_WRITTEN);
         }
     }

@@ -377,6 +377,7 @@ static void truncate_checked(struct ab_kv *kv, struct ab_session *session, uint6
                               : token_count;
         ab_record_session(record, ab_session_index(kv, session), stored, true);
         ab_session_stored(kv, session, stored, true);
+        session->changed = true; /* the next promise waits for a commit after this one */
         if (session->held_row >= session->stored_rows) {
             ab_session_let_go(kv, session, record);
         }

@@ -176,8 +176,9 @@ static void session_committed(struct ab_record *record, int status)
             ab_session_slide(kv, session, true, drops);
             ab_record_submit(drops, AB_PROMISE_WRITTEN);
         }
-    } else if (task->status == 0) {
-        task->status = status;
+    } else {
+        session->changed = true;
+        task->status = task->status == 0 ? status : task->status;
     }
     task->phase = AB_PHASE_DONE;
     ab_task_runnable(task);
@@ -185,9 +186,15 @@ static void session_committed(struct ab_record *record, int status)
 
 /* ---- steps ---- */
 
+/* DURABLE also promises that what was deleted before stays so: then a commit is due even where the
+ * session itself has nothing new. */
 static bool promise_is_kept(const struct ab_task *task)
 {
     const struct ab_session *session = task_session(task);
+    const struct ab_kv *kv = task->kv;
+    if (task->promise == AB_PROMISE_DURABLE && kv->deletes_durable < kv->deletes) {
+        return false;
+    }
     return !task->wrote && !session->note_dirty && session->stored_tokens == task->token_count &&
            session->stored_promise >= task->promise && !task->kv->sessions[task->session].changed;
 }

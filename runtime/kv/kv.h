@@ -135,7 +135,7 @@ struct ab_session {
     uint8_t stored_promise; /* enum ab_promise of the committed record */
     bool named, note_dirty, ended;
     bool recorded; /* the journal knows it */
-    bool changed;  /* points differ from the committed record */
+    bool changed;  /* points differ from the committed record, or it is not committed yet */
     uint32_t model, tenant;
     int32_t home_node;
     uint64_t token_count;
@@ -183,6 +183,8 @@ struct ab_kv {
     bool read_only, keep_keys;
     bool closing; /* nothing is in flight, and no task of our own starts any more */
     uint8_t durability;
+    uint64_t deletes;         /* of sessions, said to the journal */
+    uint64_t deletes_durable; /* so many of them survive a loss of power */
     uint64_t node_mask;
     enum ab_huge huge;
     uint64_t memory_left; /* of memory_bytes_max, not given to a model yet */

@@ -90,6 +90,7 @@ struct ab_record {
     uint32_t dead_count, dead_capacity;
     size_t drop_start, drop_end; /* the last entry, if it is a drop */
     bool failed;                 /* out of memory: the commit will not be made */
+    uint64_t deletes;            /* of sessions, before it: durable when it is */
     void (*done)(struct ab_record *record, int status); /* kv lock held; may be NULL */
     void *context;
 };

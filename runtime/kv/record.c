@@ -140,6 +140,9 @@ static void record_done(struct ab_commit *commit, int status)
         ab_store_drop(kv->store, record->dead[i].slot, record->dead[i].pages);
     }
     ab_lock_take(&kv->lock);
+    if (status == 0 && commit->promise == AB_PROMISE_DURABLE) {
+        kv->deletes_durable = AB_MAX(kv->deletes_durable, record->deletes);
+    }
     puts_apply(record, status);
     puts_unpin(record);
     if (record->done != NULL) {
@@ -165,6 +168,7 @@ void ab_record_submit(struct ab_record *record, enum ab_promise promise)
         ab_record_free(record);
         return;
     }
+    record->deletes = kv->deletes;
     record->commit.promise = promise;
     record->commit.entries = record->bytes;
     record->commit.entries_size = record->size;
@@ -410,6 +414,7 @@ void ab_record_session_delete(struct ab_record *record, uint32_t session, uint32
 {
     struct ab_entry_session_delete *entry =
         entry_add(record, AB_ENTRY_SESSION_DELETE, sizeof(*entry));
+    record->kv->deletes++;
     if (entry != NULL) {
         entry->session = session;
         entry->generation = generation;

@@ -276,6 +276,18 @@ int ab_session_find(struct ab_kv *kv, const struct abode_key *name, struct abode
     return status;
 }
 
+static int session_delete_say(struct ab_kv *kv, struct ab_session *session)
+{
+    struct ab_record *record = ab_record_new(kv);
+    if (record == NULL) {
+        return -ENOMEM;
+    }
+    ab_record_session_delete(record, ab_session_index(kv, session), session->generation);
+    ab_record_submit(record, AB_PROMISE_WRITTEN);
+    session->recorded = false;
+    return 0;
+}
+
 int ab_session_delete(struct ab_kv *kv, struct abode_session handle)
 {
     ab_lock_take(&kv->lock);
@@ -286,7 +298,13 @@ int ab_session_delete(struct ab_kv *kv, struct abode_session handle)
     } else if (session->task != NULL) {
         status = -EBUSY;
     } else if (session->spill != NULL) {
-        /* its blocks are being written: the end of the spill finishes this */
+        /* its blocks are being written: the end of the spill gives them up; the journal is told
+         * now, since a promise of DURABLE that comes next includes this */
+        status = session->recorded ? session_delete_say(kv, session) : 0;
+        if (status != 0) {
+            ab_lock_drop(&kv->lock);
+            return status;
+        }
         name_remove(kv, session);
         if (session->state == AB_SESSION_ATTACHED) {
             ab_session_unpin(kv, session);
