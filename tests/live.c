@@ -13,6 +13,7 @@
 
 #define WAIT_NS 60000000000LL /* far past anything that works; shorter than the runner's limit */
 #define APPEND_TRIES 2000u    /* of 1 ms each */
+#define POLL_TRIES 8u
 #define DIRECTORY_DEPTH_MAX 4
 #define SPANS_MAX (2u * (LIVE_ROWS_MAX + 1u))
 
@@ -79,6 +80,14 @@ uint64_t live_seed(int argc, char **argv)
     }
     (void)clock_gettime(CLOCK_REALTIME, &now);
     return live_option(argc, argv, "--seed", (uint64_t)now.tv_nsec ^ (uint64_t)now.tv_sec << 20);
+}
+
+void live_log(void *context, int level, const char *line)
+{
+    (void)context;
+    if (getenv("ABODE_TEST_LOG") != NULL) {
+        fprintf(stderr, "log %d: %s\n", level, line);
+    }
 }
 
 void live_key(uint64_t number, struct abode_key *ret)
@@ -162,8 +171,12 @@ int live_host_close(struct live_host *host)
 int live_wait(struct live_host *host, struct abode_op *op)
 {
     struct abode_op *done = NULL;
-    int count = abode_poll(host->queue, &done, 1, WAIT_NS);
+    int count = -EIO;
 
+    /* the op stays in flight when a poll fails, and lies on the caller's stack: ask again */
+    for (uint32_t attempt = 0; attempt < POLL_TRIES && count < 0; attempt++) {
+        count = abode_poll(host->queue, &done, 1, WAIT_NS);
+    }
     if (count < 0) {
         return count;
     }
@@ -201,7 +214,8 @@ static uint64_t word_at(uint64_t place, uint32_t index)
 static uint64_t place_of(uint32_t stamp, enum live_component component, uint32_t plane,
                          uint32_t token)
 {
-    uint64_t seed = (uint64_t)stamp << 32 ^ (uint64_t)component << 28 ^ (uint64_t)plane << 20 ^ token;
+    uint64_t seed =
+        (uint64_t)stamp << 32 ^ (uint64_t)component << 28 ^ (uint64_t)plane << 20 ^ token;
 
     return live_random(&seed);
 }
@@ -251,9 +265,9 @@ static void span_fill(const struct abode_view *view, const struct abode_span *sp
         for (uint32_t token = 0; token < span->token_count; token++) {
             uint32_t in_row = span->token_first + token;
 
-            content_fill(place_of(stamp, span->component, plane,
-                                  span->row * LIVE_BLOCK_TOKENS + in_row),
-                         base + (size_t)in_row * token_bytes, token_bytes);
+            content_fill(
+                place_of(stamp, span->component, plane, span->row * LIVE_BLOCK_TOKENS + in_row),
+                base + (size_t)in_row * token_bytes, token_bytes);
         }
     }
 }
@@ -323,7 +337,7 @@ static int snapshot_reserve_patiently(struct live_host *host, struct abode_sessi
 int live_snapshot(struct live_host *host, struct abode_session session, struct live_state *state,
                   uint32_t stamp)
 {
-    uint32_t bytes_size = 1 + stamp % LIVE_BYTES_MAX;
+    struct live_state next = *state;
     void *bytes = NULL;
     int rc = snapshot_reserve_patiently(host, session, LIVE_SNAPSHOT, 0, &bytes);
 
@@ -335,19 +349,25 @@ int live_snapshot(struct live_host *host, struct abode_session session, struct l
     if (rc < 0) {
         return rc;
     }
-    rc = snapshot_reserve_patiently(host, session, LIVE_BYTES, bytes_size, &bytes);
+    live_state_snapshot(&next, stamp);
+    rc = snapshot_reserve_patiently(host, session, LIVE_BYTES, next.bytes_size, &bytes);
     if (rc < 0) {
         return rc;
     }
-    content_fill(place_of(stamp, LIVE_BYTES, 0, 0), bytes, bytes_size);
+    content_fill(place_of(stamp, LIVE_BYTES, 0, 0), bytes, next.bytes_size);
     rc = abode_snapshot_commit(host->runtime, session, LIVE_BYTES);
     if (rc < 0) {
         return rc;
     }
+    *state = next;
+    return 0;
+}
+
+void live_state_snapshot(struct live_state *state, uint32_t stamp)
+{
     state->restore_point = state->token_count;
     state->snapshot_stamp = stamp;
-    state->bytes_size = bytes_size;
-    return 0;
+    state->bytes_size = 1 + stamp % LIVE_BYTES_MAX;
 }
 
 void live_state_drop_tail(struct live_state *state)
@@ -357,10 +377,8 @@ void live_state_drop_tail(struct live_state *state)
 
 bool live_state_equal(const struct live_state *left, const struct live_state *right)
 {
-    return left->token_count == right->token_count &&
-           left->restore_point == right->restore_point &&
-           left->snapshot_stamp == right->snapshot_stamp &&
-           left->bytes_size == right->bytes_size &&
+    return left->token_count == right->token_count && left->restore_point == right->restore_point &&
+           left->snapshot_stamp == right->snapshot_stamp && left->bytes_size == right->bytes_size &&
            memcmp(left->stamps, right->stamps, left->token_count * sizeof(left->stamps[0])) == 0;
 }
 
@@ -414,9 +432,11 @@ static int row_compare(const struct abode_view *view, enum live_component compon
             char text[64];
 
             if (!content_is(place_of(state->stamps[token], component, plane, token), bytes, size)) {
-                return differs(ret_why, "component %d plane %u token %u of %u: bytes of stamp %u "
-                               "wanted, they are %s", (int)component, plane, token,
-                               state->token_count, state->stamps[token],
+                return differs(ret_why,
+                               "component %d plane %u token %u of %u: bytes of stamp %u "
+                               "wanted, they are %s",
+                               (int)component, plane, token, state->token_count,
+                               state->stamps[token],
                                stamp_seen(state, component, plane, token, bytes, size, text));
             }
             *compared += size;

@@ -26,13 +26,19 @@
 #define LIVE_SNAPSHOTS_KEPT 2u
 #define LIVE_WHY_MAX 256
 
-enum live_component { LIVE_PAGED = 0, LIVE_WINDOW, LIVE_SNAPSHOT, LIVE_BYTES, LIVE_COMPONENT_COUNT };
+enum live_component {
+    LIVE_PAGED = 0,
+    LIVE_WINDOW,
+    LIVE_SNAPSHOT,
+    LIVE_BYTES,
+    LIVE_COMPONENT_COUNT
+};
 
 struct live_state {
     uint32_t token_count;
-    uint32_t restore_point;   /* tokens at the newest snapshot and bytes; 0: none */
-    uint32_t snapshot_stamp;  /* of the snapshot and bytes there */
-    uint32_t bytes_size;      /* of the bytes there */
+    uint32_t restore_point;  /* tokens at the newest snapshot and bytes; 0: none */
+    uint32_t snapshot_stamp; /* of the snapshot and bytes there */
+    uint32_t bytes_size;     /* of the bytes there */
     uint32_t stamps[LIVE_TOKENS_MAX];
 };
 
@@ -49,6 +55,9 @@ uint32_t live_random_below(uint64_t *state, uint32_t bound);
 uint64_t live_seed(int argc, char **argv);
 /* value of an option "--name N"; fallback where it is absent; exits with usage on garbage */
 uint64_t live_option(int argc, char **argv, const char *name, uint64_t fallback);
+
+/* For abode_config.log: to stderr where ABODE_TEST_LOG is set, else nowhere. */
+void live_log(void *context, int level, const char *line);
 
 void live_key(uint64_t number, struct abode_key *ret);
 /* A fresh directory under $TMPDIR or /tmp; live_directory_remove deletes it with all in it. */
@@ -72,6 +81,8 @@ int live_append(struct live_host *host, struct abode_session session, struct liv
 /* Commit a snapshot and bytes here: a restore point. */
 int live_snapshot(struct live_host *host, struct abode_session session, struct live_state *state,
                   uint32_t stamp);
+/* What live_snapshot will make of the state. */
+void live_state_snapshot(struct live_state *state, uint32_t stamp);
 /* What a detach makes of it: tokens after the restore point are gone. */
 void live_state_drop_tail(struct live_state *state);
 bool live_state_equal(const struct live_state *left, const struct live_state *right);

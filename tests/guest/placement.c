@@ -130,7 +130,7 @@ static int drive_node(const char *directory, char name[64], char serial[64])
         serial[0] = '\0';
     }
     (void)snprintf(path, sizeof(path), "/sys/block/%s/device/device/numa_node", name);
-    return file_line(path, text, sizeof(text)) ? atoi(text) : -1;
+    return file_line(path, text, sizeof(text)) ? (int)strtol(text, NULL, 10) : -1;
 }
 
 static uint32_t memory_nodes(void)
@@ -201,8 +201,8 @@ static void devices_check(struct bench_of_nodes *bench)
               info.name);
         check(said == os_node, "drive %s hangs on node %d, abode says %d", name, os_node, said);
         if (strncmp(serial, "ABODE", 5) == 0) {
-            check(os_node == atoi(serial + 5), "drive %s with serial %s is on node %d", name,
-                  serial, os_node);
+            check(os_node == strtol(serial + 5, NULL, 10), "drive %s with serial %s is on node %d",
+                  name, serial, os_node);
         }
         bench->device_count++;
     }
@@ -288,7 +288,8 @@ static void frames_check(struct bench_of_nodes *bench, struct abode_session sess
         const void *bytes = NULL;
         size_t size = 0;
         uint64_t tokens = 0;
-        int rc = abode_snapshot_get(bench->host.runtime, session, component, &bytes, &size, &tokens);
+        int rc =
+            abode_snapshot_get(bench->host.runtime, session, component, &bytes, &size, &tokens);
 
         if (check(rc >= 0, "abode_snapshot_get: %s", abode_strerror(rc))) {
             check(range_is_on((const void *)((uintptr_t)bytes & ~(uintptr_t)(PAGE_BYTES - 1)),
@@ -380,8 +381,9 @@ static void stored_check(struct bench_of_nodes *bench, const struct walker *walk
             continue;
         }
         check(place->verified == 1, "place on device %u is not verified", place->device);
-        check(said == bench->device_os_nodes[place->device], "device %u is on node %d, place says %d",
-              place->device, bench->device_os_nodes[place->device], said);
+        check(said == bench->device_os_nodes[place->device],
+              "device %u is on node %d, place says %d", place->device,
+              bench->device_os_nodes[place->device], said);
         check(!near || said == (int)bench->os_nodes[walker->home],
               "session of node %u has %llu bytes on the drive of node %d", walker->home,
               (unsigned long long)place->bytes, said);
@@ -463,6 +465,7 @@ static bool bench_open(struct bench_of_nodes *bench, const char *name, uint32_t 
     int rc;
 
     abode_config_init(&config);
+    config.log = live_log;
     config.flags = ABODE_CREATE;
     config.memory_bytes_max = (uint64_t)MEMORY_PER_NODE * memory_nodes();
     config.store_bytes_max = 256u << 20;

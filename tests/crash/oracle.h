@@ -1,0 +1,72 @@
+/*
+ * oracle.h - what a store may hold after a kill: lives in memory shared with the killed process.
+ *
+ * For each session name a row of versions, oldest first. A version is written down before the call
+ * that could make it real, so that at any instant the store holds one of the row:
+ *
+ *     first                      count
+ *       |                          |
+ *      [A: promised] [B] [C] [gone] .      A: nothing older may come back
+ *
+ * When a promise is acknowledged, `first` moves to the version that it was made for: everything
+ * older is then lost for good, everything newer is allowed but not owed. "Gone" is a version too:
+ * a name before its first promise, and a deleted one; an op that promises DURABLE and was started
+ * after the delete moves `first` to it. The same for cache items, with two bits instead of a row.
+ *
+ * The process under test writes, one thread; the parent reads when it is dead. Each change becomes
+ * true by one store of an index, so a kill in between leaves the row whole.
+ */
+#ifndef CRASH_ORACLE_H
+#define CRASH_ORACLE_H
+
+#include <stdatomic.h>
+
+#include "live.h"
+
+#define ORACLE_NAMES 28u
+#define ORACLE_VERSIONS 40u
+#define ORACLE_ITEMS 64u
+#define ORACLE_NOT_DELETED UINT64_MAX
+#define ORACLE_EVENTS 24u
+#define ORACLE_EVENT_BYTES 64u
+
+struct oracle_version {
+    bool gone;
+    uint64_t delete_tick; /* gone by an acknowledged delete at this tick */
+    struct live_state state;
+};
+struct oracle_name {
+    _Atomic uint32_t first, count; /* versions[first .. count) are possible */
+    uint32_t durability;           /* of the last version that is not gone */
+    struct oracle_version versions[ORACLE_VERSIONS];
+    uint32_t event_count; /* what was done with it lately: for the report of a failure */
+    char events[ORACLE_EVENTS][ORACLE_EVENT_BYTES];
+};
+enum oracle_item { ORACLE_ABSENT = 1, ORACLE_PRESENT = 2 };
+struct oracle {
+    struct oracle_name names[ORACLE_NAMES];
+    _Atomic uint32_t items[ORACLE_ITEMS]; /* enum oracle_item bits: what is possible */
+    uint64_t tick;                        /* counts ops and deletes */
+    uint32_t stamp_last;                  /* stamps never repeat */
+    uint32_t life;                        /* counts processes */
+};
+
+/* Before first use, and for a fresh store: every name gone, every item absent. */
+void oracle_reset(struct oracle *oracle);
+/* Parent only, the child is dead: room for new versions. */
+void oracle_compact(struct oracle *oracle);
+bool oracle_name_is_full(const struct oracle_name *name); /* a promise must come next */
+/* Room for one more version; its index. state NULL: gone. */
+uint32_t oracle_push(struct oracle_name *name, const struct live_state *state);
+void oracle_promise(struct oracle_name *name, uint32_t version);
+/* An op that was started at this tick has promised DURABLE. */
+void oracle_promise_deletes(struct oracle *oracle, uint64_t tick);
+bool oracle_may_be_gone(const struct oracle_name *name);
+/* Remember an event of this name; tell the last ones. */
+void oracle_note(struct oracle *oracle, uint32_t name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void oracle_tell(const struct oracle *oracle, uint32_t name);
+/* The store has been read, and holds this. */
+void oracle_settle(struct oracle_name *name, const struct oracle_version *version);
+
+#endif

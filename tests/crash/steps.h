@@ -1,0 +1,64 @@
+/*
+ * steps.h - one living worker: what it knows, the steps it takes, and how its ops come back.
+ */
+#ifndef CRASH_STEPS_H
+#define CRASH_STEPS_H
+
+#include "crash/worker.h"
+
+#define WORKER_OPS_MAX 6u
+#define WORKER_ITEMS_A_CALL 4u
+#define WORKER_POLL_NS 30000000000LL
+
+enum op_kind { OP_FREE = 0, OP_ATTACH, OP_DETACH, OP_KEEP, OP_PUT, OP_GET, OP_DELETE };
+
+struct worker_op {
+    struct abode_op op;
+    enum op_kind kind;
+    uint32_t name, version; /* of sessions */
+    uint64_t tick;
+    struct abode_item items[WORKER_ITEMS_A_CALL];
+    struct abode_key keys[WORKER_ITEMS_A_CALL];
+    uint32_t numbers[WORKER_ITEMS_A_CALL];
+    uint32_t item_count;
+};
+struct worker_name {
+    bool exists, attached, busy;
+    struct abode_session session;
+    struct live_state state;
+    bool has_older; /* the restore point before the newest is kept, and known */
+    struct live_state older;
+};
+struct worker {
+    struct worker_shared *shared;
+    struct oracle *oracle;
+    struct worker_counts *counts;
+    struct live_host host;
+    struct fault_os fault;
+    uint64_t random;
+    uint32_t attached_count;
+    struct worker_name names[ORACLE_NAMES];
+    struct worker_op ops[WORKER_OPS_MAX];
+    bool verifying;  /* what is found now is settled: the store has it, or has it not */
+    bool items_busy; /* one cache op at a time: it owns the region */
+    uint32_t region;
+    unsigned char *region_base;
+    struct abode_stats stats_last;
+};
+
+/* Note what is wrong, for the parent to print; returns a negative code. */
+int worker_wrong(struct worker *worker, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void worker_name_key(uint32_t name, struct abode_key *ret);
+
+/* The functions below: 0, or negative when something was wrong. */
+/* Nothing was dropped or found corrupt; adds to the shared counts. */
+int worker_stats_check(struct worker *worker);
+/* Take what has finished, and check it. timeout_ns 0: do not wait. */
+int worker_ops_poll(struct worker *worker, int64_t timeout_ns);
+/* Start a cache op on items first, first + 1 ...; does nothing while another is in flight. */
+int worker_items_start(struct worker *worker, enum op_kind kind, uint32_t first, uint32_t count);
+/* Take random steps until killed, or until something is wrong. */
+int worker_work(struct worker *worker);
+
+#endif
