@@ -154,11 +154,13 @@ static int switch_start(struct ab_store *store)
     switching->segment = 0;
     switching->cursor = 0;
     switching->unsynced = 0;
-    /* The client's first part comes before anything is mirrored: entries that are committed from now
-     * on may rely on what it says (its models). */
-    const int said = step_client(store);
-    switching->phase = AB_SWITCH_SEGMENTS;
-    return said;
+    /* Generations and the client's first part come before anything is mirrored: entries that are
+     * committed from now on may rely on what they say (segments, models). */
+    int said = 0;
+    while (said == 0 && switching->phase == AB_SWITCH_SEGMENTS) { /* ends: each step moves on */
+        said = step_segments(store);
+    }
+    return said == 0 ? step_client(store) : said;
 }
 
 /* From here on the new journal is the one. */
