@@ -692,5 +692,14 @@ int cli_demo_host(int argc, char **argv)
     if (result >= 0) {
         result = host_run(&host, turns_acknowledged);
     }
-    return result < 0 ? CLI_FAILED : CLI_OK;
+    if (result < 0) {
+        return CLI_FAILED; /* ops may be in flight and refer to our memory: the process ends */
+    }
+    if (host.events != host.workload.events) {
+        free(host.events);
+    }
+    free(host.sessions);
+    free(turns_acknowledged);
+    workload_free(&host.workload);
+    return CLI_OK;
 }
