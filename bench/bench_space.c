@@ -11,8 +11,11 @@
  * THE BOUND. One thread: the kernel's own zeroing. Several: threads times that, or the bandwidth of
  * resident memory, whichever is less; P14.threads is the share of it that is reached.
  *
- * Guests whose free memory goes back to their host (balloons) pay for it again two seconds after
- * it was freed. The size is small by default, so that each round reuses what the last one gave up.
+ * Which pages a side gets depends on what was freed before it: after 4 KiB pages the kernel takes
+ * huge ones from memory that nobody has touched, and a guest pays its host for that (measured: 20
+ * times the CPU of the next pass, to whichever side came then). So before the clock starts each
+ * side fills and frees as much memory of its own kind of page. The size is small by default: what a
+ * guest frees may go back to its host two seconds later.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -62,6 +65,21 @@ struct job { /* one side */
     uint32_t threads;
 };
 
+/* see the top: the same memory, of the same kind of page, freed an instant ago */
+static int prime(uint64_t bytes, bool huge)
+{
+    unsigned char *map = mmap(NULL, bytes + AB_HUGE, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED) {
+        return -errno;
+    }
+    unsigned char *base = map + (ab_align_up((uintptr_t)map, AB_HUGE) - (uintptr_t)map);
+    (void)madvise(base, bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    memset(base, 1, bytes);
+    __asm__ volatile("" : : "r"(base) : "memory");
+    return munmap(map, bytes + AB_HUGE) < 0 ? -errno : 0;
+}
+
 /* ---- a space ---------------------------------------------------------------------------------- */
 
 static int register_space(const struct ab_space *space, struct io_uring *ring)
@@ -88,6 +106,10 @@ static int space_run(void *context, struct bench_sample *ret_sample)
     struct io_uring ring;
     struct ab_space *space;
     desc.node_bytes[setting->node] = setting->bytes;
+    const int primed = prime(setting->bytes, job->huge == AB_HUGE_THP);
+    if (primed < 0) {
+        return primed;
+    }
     const int ring_result = io_uring_queue_init(8, &ring, 0);
     bench_sample_begin(ret_sample);
     const int result = ab_space_open(&desc, &space);
@@ -114,6 +136,10 @@ static int space_run(void *context, struct bench_sample *ret_sample)
 static int malloc_run(void *context, struct bench_sample *ret_sample)
 {
     const struct job *job = context;
+    const int primed = prime(job->setting->bytes, false);
+    if (primed < 0) {
+        return primed;
+    }
     bench_sample_begin(ret_sample);
     unsigned char *memory = malloc(job->setting->bytes);
     if (memory == NULL) {
@@ -130,6 +156,10 @@ static int madvise_run(void *context, struct bench_sample *ret_sample)
 {
     const struct job *job = context;
     const uint64_t bytes = job->setting->bytes;
+    const int primed = prime(bytes, true);
+    if (primed < 0) {
+        return primed;
+    }
     bench_sample_begin(ret_sample);
     unsigned char *map = mmap(NULL, bytes + AB_HUGE, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
