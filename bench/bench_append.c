@@ -10,7 +10,7 @@
  *   P11.reserve .commit .view .stat .advise .poll     p99.9 of each call
  *   P11.detach .attach                                       p99.9 of submitting (MEM sessions)
  */
-#include "host.h"
+#include "session_host.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -11,7 +11,7 @@
  *   P5.1m-verify   CPU ms per GB restored, whole process
  */
 #include "fio.h"
-#include "host.h"
+#include "session_host.h"
 
 #include <errno.h>
 #include <stdio.h>

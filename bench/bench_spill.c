@@ -13,7 +13,7 @@
  *   P19.resident-2m  metadata bytes / state bytes in memory
  */
 #include "fio.h"
-#include "host.h"
+#include "session_host.h"
 
 #include <errno.h>
 #include <fcntl.h>

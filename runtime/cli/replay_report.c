@@ -77,8 +77,8 @@ static struct derived derive(const struct replay *replay)
                         .cpu_s = (double)f->cpu_ns / 1e9,
                         .content_s = (double)f->content_ns / 1e9};
 
-    d.scale = ratio((double)replay->geometry.token_bytes,
-                    (double)replay->geometry.token_bytes_real);
+    d.scale =
+        ratio((double)replay->geometry.token_bytes, (double)replay->geometry.token_bytes_real);
     d.bytes_restored = b->bytes_restored - a->bytes_restored;
     d.bytes_written = b->bytes_written - a->bytes_written;
     d.bytes_spilled = b->bytes_spilled - a->bytes_spilled;

@@ -109,31 +109,39 @@ static int target_read(struct walk *walk, const struct target *target)
     return hash[0] == target->checksum ? 0 : -ABODE_ECORRUPT;
 }
 
-/* the first session that names the block, and which tokens it is of */
+/* does the session name the block, and which tokens is it of? */
+static bool session_names(struct ab_kv *kv, const struct ab_session *session, uint32_t block,
+                          struct abode_damage *damage)
+{
+    const struct ab_model *model = &kv->models[session->model];
+    for (uint32_t c = 0; c < model->component_count; c++) {
+        bool has_rows = ab_component_has_rows(&model->components[c]);
+        for (uint32_t p = 0; p < session->point_count && !has_rows; p++) {
+            if (session->points[p].blocks[c] == block) {
+                damage->token_first = session->points[p].token_count;
+                return true;
+            }
+        }
+        const uint32_t *rows = has_rows ? ab_session_rows(kv, session, c) : NULL;
+        for (uint32_t row = session->row_first[c]; row < session->row_count && has_rows; row++) {
+            if (rows[row] == block) {
+                damage->token_first = (uint64_t)row * model->block_tokens;
+                damage->token_count = model->block_tokens;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void damage_owner(struct ab_kv *kv, uint32_t block, struct abode_damage *damage)
 {
     ab_lock_take(&kv->lock);
     for (uint32_t i = 0; i < kv->session_high; i++) {
         const struct ab_session *session = &kv->sessions[i];
-        const struct ab_model *model = &kv->models[session->model];
-        for (uint32_t c = 0; session->state != AB_SESSION_FREE && c < model->component_count; c++) {
-            if (!ab_component_has_rows(&model->components[c])) {
-                for (uint32_t p = 0; p < session->point_count; p++) {
-                    if (session->points[p].blocks[c] == block) {
-                        damage->session_name = session->name;
-                        damage->token_first = session->points[p].token_count;
-                    }
-                }
-                continue;
-            }
-            const uint32_t *rows = ab_session_rows(kv, session, c);
-            for (uint32_t row = session->row_first[c]; row < session->row_count; row++) {
-                if (rows[row] == block) {
-                    damage->session_name = session->name;
-                    damage->token_first = (uint64_t)row * model->block_tokens;
-                    damage->token_count = model->block_tokens;
-                }
-            }
+        if (session->state != AB_SESSION_FREE && session_names(kv, session, block, damage)) {
+            damage->session_name = session->name;
+            break;
         }
     }
     ab_lock_drop(&kv->lock);

@@ -30,7 +30,9 @@ static int attached_get(struct ab_kv *kv, struct abode_session handle, struct ab
 static bool block_is_open(const struct ab_block *block)
 {
     uint8_t flags = __atomic_load_n(&block->flags, __ATOMIC_RELAXED);
-    return flags == (AB_BLOCK_USED | AB_BLOCK_OWNED | AB_BLOCK_DIRTY);
+    /* a fork may share it although nobody has stored or keyed it yet */
+    return flags == (AB_BLOCK_USED | AB_BLOCK_OWNED | AB_BLOCK_DIRTY) &&
+           __atomic_load_n(&block->refs, __ATOMIC_RELAXED) == 1;
 }
 
 /* One block and frame for a component at a row's start; lock held. */

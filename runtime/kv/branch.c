@@ -474,6 +474,28 @@ static void point_share(struct ab_kv *kv, const struct ab_restore_point *from,
     }
 }
 
+/* the partly filled row, of every component or of none */
+static int tails_copy(struct ab_kv *kv, const struct ab_session *parent, struct ab_session *child,
+                      uint32_t row)
+{
+    const struct ab_model *model = &kv->models[parent->model];
+    for (uint32_t c = 0; c < model->component_count; c++) {
+        if (!ab_component_has_rows(&model->components[c])) {
+            continue;
+        }
+        int status = tail_copy(kv, parent, child, c, row);
+        for (uint32_t undo = 0; undo < c && status != 0; undo++) {
+            if (ab_component_has_rows(&model->components[undo])) {
+                row_release(kv, child, undo, row, NULL);
+            }
+        }
+        if (status != 0) {
+            return status;
+        }
+    }
+    return 0;
+}
+
 static int fork_into(struct ab_kv *kv, const struct ab_session *parent, struct ab_session *child,
                      uint64_t token_count)
 {
@@ -492,18 +514,9 @@ static int fork_into(struct ab_kv *kv, const struct ab_session *parent, struct a
     }
     child->row_count = full;
     child->token_count = (uint64_t)full * model->block_tokens;
-    for (uint32_t c = 0; c < model->component_count && rows > full; c++) {
-        if (ab_component_has_rows(&model->components[c])) {
-            int status = tail_copy(kv, parent, child, c, full);
-            if (status != 0) {
-                for (uint32_t undo = 0; undo < c; undo++) { /* rows of this index made so far */
-                    if (ab_component_has_rows(&model->components[undo])) {
-                        row_release(kv, child, undo, full, NULL);
-                    }
-                }
-                return status;
-            }
-        }
+    int status = rows > full ? tails_copy(kv, parent, child, full) : 0;
+    if (status != 0) {
+        return status;
     }
     child->row_count = rows;
     child->token_count = token_count;

@@ -714,41 +714,8 @@ static void cache_end(struct ab_task *task)
     ab_task_finish(task, status);
 }
 
-static void item_spill_step(struct ab_task *task)
-{
-    struct ab_kv *kv = task->kv;
-    if (task->phase == AB_PHASE_START) {
-        struct ab_batch *batch = ab_batch_new(kv, task);
-        const struct ab_component *component = &kv->models[task->model].components[task->component];
-        for (uint32_t i = 0; batch != NULL && i < AB_BATCH_ITEMS; i++) {
-            uint32_t block = ab_reclaim_item_pick(kv, component);
-            if (block == AB_INDEX_NONE || !ab_batch_add(kv, batch, block)) {
-                break;
-            }
-        }
-        task->phase = AB_PHASE_ISSUE;
-        if (batch != NULL && batch->count == 0) {
-            ab_list_push_back(&kv->transfer->batches_free, &batch->link);
-        } else if (batch != NULL) {
-            task->status = ab_batch_send(kv, batch, AB_STREAM_CACHE, task->node);
-        }
-    }
-    if (task->pending > 0 || task->commits > 0) {
-        ab_list_remove(&task->link);
-    } else if (task->record != NULL) {
-        ab_list_remove(&task->link);
-        ab_task_commit(task, committed);
-    } else {
-        ab_task_finish(task, task->status);
-    }
-}
-
 void ab_cache_step(struct ab_task *task)
 {
-    if (task->kind == AB_TASK_ITEM_SPILL) {
-        item_spill_step(task);
-        return;
-    }
     if (task->phase == AB_PHASE_START) {
         task->failed_row = AB_INDEX_NONE;
         task->phase = AB_PHASE_ISSUE;
@@ -788,25 +755,4 @@ void ab_cache_step(struct ab_task *task)
     } else {
         cache_end(task);
     }
-}
-
-bool ab_spill_items_start(struct ab_kv *kv, const struct ab_component *component)
-{
-    if (ab_reclaim_item_pick(kv, component) == AB_INDEX_NONE) {
-        return false;
-    }
-    struct ab_task *task = ab_task_own_new(kv, AB_TASK_ITEM_SPILL);
-    if (task == NULL) {
-        return false;
-    }
-    for (uint32_t m = 0; m < AB_MODELS_MAX; m++) {
-        uint32_t c = ab_component_index(&kv->models[m], component);
-        if (c != AB_INDEX_NONE) {
-            task->model = m;
-            task->component = c;
-        }
-    }
-    task->promise = AB_PROMISE_WRITTEN;
-    ab_task_start(task);
-    return true;
 }

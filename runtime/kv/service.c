@@ -265,8 +265,10 @@ static void task_step(struct ab_task *task)
     case AB_TASK_PUT:
     case AB_TASK_GET:
     case AB_TASK_DELETE:
-    case AB_TASK_ITEM_SPILL:
         ab_cache_step(task);
+        break;
+    case AB_TASK_ITEM_SPILL:
+        ab_item_spill_step(task);
         break;
     case AB_TASK_COMPACT:
         ab_compact_step(task);

@@ -198,6 +198,7 @@ void ab_task_commit(struct ab_task *task, void (*done)(struct ab_record *record,
 void ab_attach_step(struct ab_task *task);
 void ab_detach_step(struct ab_task *task);
 void ab_cache_step(struct ab_task *task);
+void ab_item_spill_step(struct ab_task *task);
 void ab_compact_step(struct ab_task *task);
 void ab_cache_move_done(struct ab_task *task, struct ab_move *move);
 void ab_cache_put_landed(struct ab_task *task, struct ab_move *move, int status);

@@ -9,7 +9,7 @@
  * time; every few thousand operations the runtime is closed and opened again.
  *
  * Each run prints its seed: ABODE_TEST_SEED=N repeats it. ABODE_TEST_OPS=N sets the length
- * (default 100,000; 1,000,000 with ABODE_LONG=1), ABODE_TEST_IO the engine (1 io_uring, 2 threads, 3 sync).
+ * (default 20,000; 1,000,000 with ABODE_LONG=1), ABODE_TEST_IO the engine (1 io_uring, 2 threads, 3 sync).
  */
 #include <abode/abode.h>
 #include <errno.h>
@@ -23,55 +23,7 @@
 #include "front/front.h"
 #include "kv/valid.h"
 
-enum {
-    BLOCK_TOKENS = 8,
-    PAGED_BYTES = 1024, /* a token, in two planes */
-    WINDOW_BYTES = 512,
-    WINDOW_TOKENS = 20,
-    STATE_BYTES = 12000,
-    NOTE_BYTES = 64,
-    SESSIONS = 48,
-    TOKENS_MAX = 400,
-    ITEMS = 64,
-    ITEM_BYTES_MAX = 40000,
-    TENANTS = 3,
-    INSIDE_EVERY = 16,
-};
-
-struct reference {
-    bool exists, attached, named;
-    struct abode_session handle;
-    uint32_t model, tenant, durability;
-    uint32_t tokens[TOKENS_MAX];
-    uint32_t count;
-    uint32_t point;                  /* newest restore point, 0: none */
-    uint32_t points[TOKENS_MAX + 1]; /* salt of the snapshot at each position, 0: none */
-    uint32_t stored_count;           /* what the last acknowledged detach holds */
-    uint32_t stored_tokens[TOKENS_MAX];
-    uint32_t stored_salt;
-    uint8_t note[NOTE_BYTES];
-    uint32_t note_size;
-    uint8_t stored_note[NOTE_BYTES];
-    uint32_t stored_note_size;
-};
-
-struct item {
-    bool exists, stored;
-    uint32_t salt, bytes;
-};
-
-static struct {
-    struct abode *runtime;
-    struct abode_queue *queue;
-    uint32_t models[2]; /* 0: hybrid, 1: paged only */
-    uint32_t cache_model, region;
-    unsigned char *memory;
-    struct reference sessions[SESSIONS];
-    struct item items[ITEMS];
-    char directory[64];
-    uint64_t seed, random, operations, checked_bytes, attaches, evicted, restored;
-    uint32_t name_counter;
-} world;
+#include "world.h"
 
 #define FAIL(...)                                                                 \
     do {                                                                          \
@@ -110,37 +62,10 @@ static void fill(unsigned char *target, size_t bytes, uint64_t salt)
     }
 }
 
-static uint64_t token_salt(uint32_t token, uint32_t position, uint32_t component, uint32_t plane);
-
-/* a failure is easier to understand when one knows whose bytes were found instead */
-static void explain(const unsigned char *bytes)
-{
-    bool zero = true;
-    for (uint32_t i = 0; i < 32; i++) {
-        zero = zero && bytes[i] == 0;
-    }
-    printf("found: %s\n", zero ? "zeroes" : "other bytes");
-    for (uint32_t s = 0; s < SESSIONS; s++) {
-        const struct reference *session = &world.sessions[s];
-        for (uint32_t t = 0; t < TOKENS_MAX * 4; t++) {
-            unsigned char expected[32];
-            uint32_t component = t % 2, plane = t / 2 % 2, at = t / 4;
-            fill(expected, sizeof(expected), token_salt(session->tokens[at], at, component, plane));
-            if (memcmp(expected, bytes, sizeof(expected)) == 0) {
-                printf("found: token %u of session %u (exists %d, attached %d, %u tokens, model "
-                       "%u), component %u, plane %u\n",
-                       at, s + 1000, session->exists, session->attached, session->count,
-                       session->model, component, plane);
-            }
-        }
-    }
-}
-
 static void expect_bytes(const unsigned char *bytes, size_t count, uint64_t salt, const char *what)
 {
     for (size_t i = 0; i < count; i++) {
         if (bytes[i] != (unsigned char)((salt + i) * 0x9e3779b97f4a7c15ull >> 56)) {
-            explain(bytes);
             FAIL("wrong byte %zu of %s", i, what);
         }
     }
@@ -385,7 +310,10 @@ static void op_snapshot(void)
         }
         EXPECT(status == 0);
         fill(bytes, size, salt + c);
-        EXPECT(abode_snapshot_commit(world.runtime, session->handle, c) == 0);
+        status = abode_snapshot_commit(world.runtime, session->handle, c);
+        if (status != 0) {
+            FAIL("snapshot of component %u at %u: %s", c, session->count, abode_strerror(status));
+        }
     }
     session->points[session->count] = salt;
     session->point = session->count;
@@ -822,7 +750,7 @@ int main(void)
     setvbuf(stdout, NULL, _IOLBF, 0);
     world.seed = number_from("ABODE_TEST_SEED", (uint64_t)time(NULL));
     uint64_t operations =
-        number_from("ABODE_TEST_OPS", getenv("ABODE_LONG") != NULL ? 1000000 : 100000);
+        number_from("ABODE_TEST_OPS", getenv("ABODE_LONG") != NULL ? 1000000 : 20000);
     world.random = world.seed;
     printf("seed %" PRIu64 ", %" PRIu64 " operations\n", world.seed, operations);
     const char *root = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";

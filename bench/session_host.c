@@ -1,7 +1,7 @@
 /*
- * host.c - see host.h.
+ * session_host.c - see session_host.h.
  */
-#include "host.h"
+#include "session_host.h"
 
 #include <errno.h>
 #include <string.h>

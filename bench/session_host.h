@@ -1,5 +1,5 @@
 /*
- * host.h - a host made of the public header only: one runtime, one PAGED component of one plane,
+ * session_host.h - a host made of the public header only: one runtime, one PAGED component of one plane,
  * and a number of equal sessions, for benches that fill, detach and attach.
  *
  * All int results: 0, or a negative code of abode. One thread.
