@@ -17,11 +17,11 @@ int abode_model_add(struct abode *runtime, const struct abode_model_desc *desc, 
     status = -EINVAL;
     if (desc != NULL && ret_model != NULL && desc->struct_size == sizeof(*desc) &&
         desc->reserved == 0) {
-        ab_lock_take(&runtime->lock);
+        ab_turn_take(runtime);
         status = (runtime->config.flags & ABODE_READ_ONLY) != 0
                      ? -EROFS
                      : ab_model_declare(runtime->kv, desc, ret_model);
-        ab_lock_drop(&runtime->lock);
+        ab_turn_give(runtime);
     }
     return ab_leave(runtime, before, status);
 }
@@ -362,10 +362,10 @@ int abode_region_add(struct abode *runtime, const struct abode_region *region, u
     }
     status = -EINVAL;
     if (region != NULL && ret_region != NULL && region->struct_size == sizeof(*region)) {
-        ab_lock_take(&runtime->lock);
+        ab_turn_take(runtime);
         status =
             runtime->kv->transfer == NULL ? -EROFS : ab_region_add(runtime->kv, region, ret_region);
-        ab_lock_drop(&runtime->lock);
+        ab_turn_give(runtime);
     }
     return ab_leave(runtime, before, status);
 }
@@ -377,9 +377,9 @@ int abode_region_remove(struct abode *runtime, uint32_t region)
     if (status != 0) {
         return status;
     }
-    ab_lock_take(&runtime->lock);
+    ab_turn_take(runtime);
     status = ab_region_remove(runtime->kv, region);
-    ab_lock_drop(&runtime->lock);
+    ab_turn_give(runtime);
     return ab_leave(runtime, before, status);
 }
 

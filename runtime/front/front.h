@@ -21,7 +21,9 @@ struct abode {
     struct ab_topology *topology;
     struct ab_store *store; /* NULL: memory only */
     struct ab_kv *kv;
-    struct ab_lock lock; /* rank RUNTIME: model_add, region_add, verify one at a time */
+    struct ab_lock lock; /* rank RUNTIME: what follows */
+    bool in_turn; /* a model_add or region_add is running: one at a time, with no lock held */
+    struct ab_cond turn_over;
     char texts[5][AB_SUPPORT_TEXT_MAX]; /* of abode_support, under lock */
 };
 
@@ -34,6 +36,10 @@ int ab_config_take(const struct abode_config *from, struct abode_config *ret) AB
 /* node_mask, block_count_max: what needs the topology */
 int ab_config_fit(const struct ab_topology *topology, const struct ab_log *log,
                   struct abode_config *config) AB_MUST_CHECK;
+
+/* Calls that take their time, and log, go one after the other. */
+void ab_turn_take(struct abode *runtime);
+void ab_turn_give(struct abode *runtime);
 
 /* Every public call on a runtime begins and ends with these. */
 static inline int ab_enter(struct abode *runtime, struct ab_poison **ret_before)

@@ -49,8 +49,27 @@ static void runtime_free(struct abode *runtime)
     for (uint32_t i = 0; i < AB_STORE_DEVICES_MAX; i++) {
         runtime->os->free(runtime->os, runtime->paths[i]);
     }
+    ab_cond_destroy(&runtime->turn_over);
     ab_lock_destroy(&runtime->lock);
     runtime->os->free(runtime->os, runtime);
+}
+
+void ab_turn_take(struct abode *runtime)
+{
+    ab_lock_take(&runtime->lock);
+    while (runtime->in_turn) {
+        (void)ab_cond_wait(&runtime->turn_over, &runtime->lock, 0);
+    }
+    runtime->in_turn = true;
+    ab_lock_drop(&runtime->lock);
+}
+
+void ab_turn_give(struct abode *runtime)
+{
+    ab_lock_take(&runtime->lock);
+    runtime->in_turn = false;
+    ab_cond_signal(&runtime->turn_over);
+    ab_lock_drop(&runtime->lock);
 }
 
 static int kv_open(struct abode *runtime)
@@ -115,6 +134,12 @@ int ab_open_with_os(const struct abode_config *config, const struct ab_os *os, s
     runtime->log = (struct ab_log){runtime->config.log, runtime->config.log_context};
     status = ab_lock_init(&runtime->lock, AB_RANK_RUNTIME, "runtime");
     if (status != 0) {
+        os->free(os, runtime);
+        return status;
+    }
+    status = ab_cond_init(&runtime->turn_over);
+    if (status != 0) {
+        ab_lock_destroy(&runtime->lock);
         os->free(os, runtime);
         return status;
     }

@@ -433,6 +433,33 @@ static void model_tags_guard(void **state)
     api_check(api, session, 1, 20);
 }
 
+static void support_ask(void *context, int level, const char *line)
+{
+    struct api *api = context;
+    struct abode_support support;
+    struct abode_stats stats;
+    if (api->runtime != NULL) { /* it is NULL until open has returned */
+        assert_int_equal(abode_support_get(api->runtime, &support), 0);
+        assert_int_equal(abode_stats_get(api->runtime, &stats), 0);
+    }
+    api_log_write(context, level, line);
+}
+
+/* config.log is never called with a lock held: a host may ask from within it. */
+static void log_may_call_back(void **state)
+{
+    struct api *api = *state;
+    uint32_t model;
+    api->config.log = support_ask;
+    api_open(api);
+    struct abode_model_desc desc = api_paged_desc(api);
+    desc.block_tokens++;
+    desc.tag[5] = 'x';
+    desc.memory_bytes = 1ull << 40;
+    assert_int_equal(abode_model_add(api->runtime, &desc, &model), -ENOMEM);
+    assert_true(api_logged(api, "memory"));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
@@ -450,6 +477,7 @@ int main(void)
         TEST(fork_shares_and_then_differs),
         TEST(truncate_to_restore_points_only),
         TEST(model_tags_guard),
+        TEST(log_may_call_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
