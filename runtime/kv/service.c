@@ -444,11 +444,10 @@ static void service_end(struct ab_service *service)
     if (service->thread != NULL) {
         ab_lock_take(&service->lock);
         service->stop = true;
-        bool running = service->open_status == 0;
-        ab_lock_drop(&service->lock);
-        if (running) {
-            ab_io_wake(service->io);
+        if (service->open_status == 0) {
+            ab_io_wake(service->io); /* inside: once it has seen `stop` it closes its ring */
         }
+        ab_lock_drop(&service->lock);
         ab_thread_join(service->thread);
     }
     if (service->files != NULL) {
