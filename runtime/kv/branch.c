@@ -57,7 +57,7 @@ uint64_t ab_session_restore_point(struct ab_kv *kv, const struct ab_session *ses
                                   uint64_t limit)
 {
     const struct ab_model *model = &kv->models[session->model];
-    limit = AB_MIN(limit, session->token_count);
+    limit = AB_MIN(limit, __atomic_load_n(&session->token_count, __ATOMIC_RELAXED));
     if (!model->has_snapshots) {
         return windows_reach(model, session, limit) ? limit : 0;
     }

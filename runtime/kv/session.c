@@ -355,15 +355,17 @@ int ab_session_stat(struct ab_kv *kv, struct abode_session handle, struct abode_
     int status = session == NULL ? -ABODE_ESTALE : 0;
     if (session != NULL) {
         const struct ab_model *model = &kv->models[session->model];
+        /* the host's thread may be appending: it stores this without the lock (append.c) */
+        uint64_t tokens = __atomic_load_n(&session->token_count, __ATOMIC_RELAXED);
         struct abode_session_info info = {.struct_size = sizeof(info),
                                           .model = session->model,
                                           .tenant = session->tenant,
                                           .attached = session->state == AB_SESSION_ATTACHED,
-                                          .token_count = session->token_count,
+                                          .token_count = tokens,
                                           .stored_tokens = session->stored_tokens,
                                           .home_node = session->home_node,
-                                          .row_count = ab_rows_of(model, session->token_count)};
-        info.restore_point = ab_session_restore_point(kv, session, session->token_count);
+                                          .row_count = ab_rows_of(model, tokens)};
+        info.restore_point = ab_session_restore_point(kv, session, tokens);
         if (session->named) {
             info.name = session->name;
         }
