@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 
+#include "abode/abode.h"
 #include "store/store_state.h"
 
 static bool dir_wants(const struct ab_store_dir *dir)
@@ -53,12 +54,32 @@ static void fill_ended(struct ab_store *store, uint32_t segment, int result)
     }
 }
 
+/* What went wrong where nothing could be logged. store->lock held, dropped meanwhile. */
+static void makes_tell(struct ab_store *store)
+{
+    for (uint32_t i = 0; i < store->dir_count; i++) {
+        struct ab_store_dir *dir = &store->dirs[i];
+        const int status = dir->make_status;
+        const uint32_t segment = dir->make_segment;
+        dir->make_status = 0;
+        if (status != 0) {
+            ab_lock_drop(&store->lock);
+            ab_log(store->log, ab_journal_no_room(status) ? AB_LOG_WARNING : AB_LOG_ERROR,
+                   "store: %s/segments/%08x: cannot be made (%s): the store stays smaller than its "
+                   "limit",
+                   dir->path, segment, abode_strerror(status));
+            ab_lock_take(&store->lock);
+        }
+    }
+}
+
 void ab_preparer_run(void *argument)
 {
     struct ab_store *store = argument;
     ab_lock_take(&store->lock);
     while (!store->prepare_stop) {
         store->prepare_wanted = false;
+        makes_tell(store);
         const uint32_t segment = next_segment(store);
         if (segment == AB_INDEX_NONE) { /* both flags may have changed while a file was made */
             while (!store->prepare_stop && !store->prepare_wanted) {

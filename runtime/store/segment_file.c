@@ -175,14 +175,14 @@ int ab_segment_grow(struct ab_store *store, struct ab_store_dir *dir)
     if (result == 0) {
         result = ab_segment_make(store, segment);
     }
-    if (result < 0 && result != -ECANCELED) {
-        ab_log(store->log, ab_journal_no_room(result) ? AB_LOG_WARNING : AB_LOG_ERROR,
-               "store: %s/segments/%08x: cannot be made (%d): the store stays smaller than its "
-               "limit",
-               dir->path, segment, result);
-    }
     ab_lock_take(&store->lock);
     if (result < 0) {
+        if (result != -ECANCELED) { /* the caller may hold locks: not here */
+            dir->make_status = result;
+            dir->make_segment = segment;
+            store->prepare_wanted = true;
+            ab_cond_signal(&store->prepare_cond);
+        }
         make_failed(store, dir, segment);
         return result;
     }

@@ -79,6 +79,8 @@ struct ab_store_dir {
     uint32_t open[AB_STREAM_COUNT][AB_OPEN_PER_STREAM]; /* segments, AB_INDEX_NONE */
     bool busy;                                          /* somebody reserves here: prepare ahead */
     uint64_t retry_ns;                                  /* no new file before: there was no room */
+    int make_status; /* a file could not be made: the preparer tells the log */
+    uint32_t make_segment;
     uint64_t pages_live;
 };
 
