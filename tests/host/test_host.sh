@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Goal: a stranger can build a host with nothing but what `make install` puts down, and it works.
-# Method: install into a temporary prefix, build host.c there through pkg-config, against the shared
+# Method: install into a temporary prefix, build small_host.c there through pkg-config, against the shared
 # and against the static library, run both on a new store, then once more on the store that is there:
 # the names are taken, which the host says and ends.
 set -euo pipefail
@@ -21,7 +21,9 @@ expect() {
     fi
 }
 
-make --no-print-directory install CC="${CC:-gcc}" BUILD="$ABODE_BUILD" PREFIX="$work/usr" >"$work/log" 2>&1 ||
+# BUILD as it was spelt: dependency files name objects by it
+build=${ABODE_BUILD#"$PWD/"}
+make --no-print-directory install CC="${CC:-gcc}" BUILD="$build" PREFIX="$work/usr" >"$work/log" 2>&1 ||
     { cat "$work/log" && exit 1; }
 export PKG_CONFIG_PATH=$work/usr/lib/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
 version=$(awk '/define ABODE_VERSION_(MAJOR|MINOR|PATCH)/ {v = v "." $3} END {print substr(v, 2)}' \
@@ -29,7 +31,7 @@ version=$(awk '/define ABODE_VERSION_(MAJOR|MINOR|PATCH)/ {v = v "." $3} END {pr
 expect 'version of abode.pc' [ "$(pkg-config --modversion abode)" = "$version" ]
 
 # outside the tree: nothing of it may be needed
-cp tests/host/host.c "$work/host.c"
+cp tests/host/small_host.c "$work/host.c"
 cd "$work"
 flags='-std=c11 -Wall -Wextra -Werror -D_DEFAULT_SOURCE'
 # shellcheck disable=SC2046,SC2086 # flags are words
@@ -58,7 +60,7 @@ for kind in shared static; do
     expect "$kind: the second run is refused" sh -c "! ./host-$kind store-$kind >/dev/null 2>err2"
     expect "$kind: and says why" grep -q '^create: ' err2
 done
-make --no-print-directory -C "$ABODE_TREE" uninstall BUILD="$ABODE_BUILD" PREFIX="$work/usr" >/dev/null
+make --no-print-directory -C "$ABODE_TREE" uninstall BUILD="$build" PREFIX="$work/usr" >/dev/null
 expect 'uninstall leaves no file' [ -z "$(find "$work/usr" -type f -o -type l)" ]
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" = 0 ]

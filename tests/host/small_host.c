@@ -1,7 +1,7 @@
 /*
- * host.c - a whole host: the smallest program that uses abode as a serving engine would. Copy it.
+ * small_host.c - a whole host: the smallest program that uses abode as a serving engine would. Copy it.
  *
- *     cc host.c $(pkg-config --cflags --libs abode) -o host && ./host /some/empty/directory
+ *     cc small_host.c $(pkg-config --cflags --libs abode) -o host && ./host /some/empty/directory
  *
  * Its "model" keeps K and V of every token (PAGED), a recurrent state that is valid at one position
  * (SNAPSHOT), and bytes of the host's own (BYTES). Talks are written, detached, and found by name
