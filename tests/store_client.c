@@ -365,6 +365,32 @@ int store_client_fill(struct store_client *client, uint32_t bytes, enum ab_promi
     return status;
 }
 
+int store_client_entries(struct store_client *client, struct store_client_op *op,
+                         const void *entries, size_t bytes, uint32_t segment_count)
+{
+    op_begin(client, op, UINT32_MAX, AB_PROMISE_DURABLE);
+    op->commit.entries = entries;
+    op->commit.entries_size = bytes;
+    op->commit.segment_count = segment_count;
+    for (uint32_t i = 0; i < AB_MIN(segment_count, AB_COMMIT_SEGMENTS_MAX); i++) {
+        op->commit.segments[i] = i;
+    }
+    ab_store_commit(client->store, &op->commit);
+    return store_client_wait(op);
+}
+
+int store_client_entries_of(struct store_client *client, struct store_client_op *op,
+                            const void *entries, size_t bytes, uint32_t segment)
+{
+    op_begin(client, op, UINT32_MAX, AB_PROMISE_DURABLE);
+    op->commit.entries = entries;
+    op->commit.entries_size = bytes;
+    op->commit.segment_count = 1;
+    op->commit.segments[0] = segment;
+    ab_store_commit(client->store, &op->commit);
+    return store_client_wait(op);
+}
+
 int store_client_barrier(struct store_client *client, enum ab_promise promise)
 {
     struct store_client_op op;

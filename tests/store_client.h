@@ -67,6 +67,12 @@ int store_client_put(struct store_client *client, uint32_t key, uint64_t value, 
 int store_client_delete(struct store_client *client, uint32_t key, enum ab_promise promise);
 /* Entries of this size that say nothing, in one commit. */
 int store_client_fill(struct store_client *client, uint32_t bytes, enum ab_promise promise);
+/* One DURABLE commit of these entries that says it names so many segments (numbers 0, 1, ...), or
+ * this one; waits. */
+int store_client_entries(struct store_client *client, struct store_client_op *op,
+                         const void *entries, size_t bytes, uint32_t segment_count);
+int store_client_entries_of(struct store_client *client, struct store_client_op *op,
+                            const void *entries, size_t bytes, uint32_t segment);
 int store_client_barrier(struct store_client *client, enum ab_promise promise);
 /* 0: every key's pages hold its value. Else 1 + the first wrong key. */
 uint32_t store_client_verify(struct store_client *client);

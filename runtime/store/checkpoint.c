@@ -191,7 +191,7 @@ static int step_finish(struct ab_store *store)
         return result;
     }
     journal->checkpoint_bytes = journal->offset;
-    result = ab_journal_reserve(journal, AB_COMMIT_BYTES_MAX / 2, AB_JOURNAL_SPARE, store->zeroes);
+    result = ab_journal_reserve(journal, 0, AB_JOURNAL_SPARE, store->zeroes);
     if (result < 0) {
         return result;
     }

@@ -10,7 +10,7 @@
 
 #define AB_JOURNAL_NAMES 2u
 #define AB_JOURNAL_START ((uint64_t)AB_PAGE) /* the first record follows the header page */
-#define AB_JOURNAL_GROW (4u << 20)           /* zeroes written ahead at a time */
+#define AB_JOURNAL_GROW (1u << 20)           /* zeroes written ahead at a time */
 #define AB_JOURNAL_SPARE (256u << 10)        /* of them only for commits that name no payload */
 #define AB_COMMIT_BYTES_MAX (4u << 20)       /* entries of one commit */
 #define AB_RECORD_PAYLOAD_MAX \
