@@ -41,8 +41,8 @@
 struct ab_store;
 
 /* ---- entries: what the journal holds, in the client's words ---- */
-struct ab_entry {  /* header of each entry; size is a multiple of 8, header included */
-    uint16_t type; /* the client's, 1 .. 0x7fff; the store's own have the top bit */
+struct ab_entry {              /* header of each entry; size is a multiple of 8, header included */
+    _Alignas(8) uint16_t type; /* the client's, 1 .. 0x7fff; the store's own have the top bit */
     uint16_t flags;
     uint32_t size;
 };
