@@ -284,7 +284,8 @@ void ab_session_slide(struct ab_kv *kv, struct ab_session *session, bool all,
     const struct ab_model *model = &kv->models[session->model];
     uint64_t oldest = session->token_count;
     if (model->has_snapshots && session->point_count > 0) {
-        oldest = session->points[0].token_count; /* none yet: the next one is at token_count or on */
+        oldest =
+            session->points[0].token_count; /* none yet: the next one is at token_count or on */
     }
     for (uint32_t c = 0; c < model->component_count; c++) {
         if (model->components[c].kind != ABODE_WINDOW) {
