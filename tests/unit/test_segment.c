@@ -391,19 +391,20 @@ static void a_full_file_system_makes_a_smaller_store(void **state)
                                                        .kind = FAULT_ERROR,
                                                        .error = ENOSPC,
                                                        .sticky = true});
+    /* held, not given back at once: the preparer may have made segments ahead of the fault */
+    struct ab_extent held[10];
+    uint32_t count = 0;
     int result = 0;
-    uint32_t more = 0;
-    for (; result == 0 && more < 10; more++) {
-        struct ab_extent next;
-        result = ab_store_reserve(store, AB_STREAM_TAIL, -1, 200, &next);
-        if (result == 0) {
-            ab_store_abandon(store, next.header, next.page_count);
-        }
+    while (result == 0 && count < 10) {
+        result = ab_store_reserve(store, AB_STREAM_TAIL, -1, 200, &held[count]);
+        count += result == 0;
     }
     assert_int_equal(result, -ENOSPC);
-    assert_true(more < 10);
-    assert_non_null(strstr(fixture->client.log, "the store stays smaller"));
+    assert_true(store_client_logged(&fixture->client, "the store stays smaller"));
     fault_os_clear(&fixture->fault);
+    for (uint32_t i = 0; i < count; i++) {
+        ab_store_abandon(store, held[i].header, held[i].page_count);
+    }
     ab_store_abandon(store, extent.header, extent.page_count);
 }
 
