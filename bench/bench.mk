@@ -4,6 +4,7 @@ BENCH_SUPPORT := bench_common bench_main bench_files
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(filter-out \
 	$(BENCH_SUPPORT:%=bench/%.c),$(wildcard bench/bench_*.c)))
 BENCH_OBJECTS := $(BENCH_SUPPORT:%=$(BUILD)/obj/bench/%.o) $(BUILD)/obj/bench/session_host.o \
+	$(BUILD)/obj/bench/cache_host.o \
 	$(BUILD)/obj/bench/fio.o $(BUILD)/obj/bench/gbench_shim.o
 CXX ?= g++
 

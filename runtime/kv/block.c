@@ -111,6 +111,7 @@ void ab_block_key_add(struct ab_kv *kv, uint32_t index, const uint64_t key[2])
     block->flags |= AB_BLOCK_KEYED;
     block->hash_next = *bucket - 1;
     *bucket = index + 1;
+    kv->block_keyed++;
 }
 
 void ab_block_key_remove(struct ab_kv *kv, uint32_t index)
@@ -133,6 +134,7 @@ void ab_block_key_remove(struct ab_kv *kv, uint32_t index)
     }
     block->hash_next = AB_INDEX_NONE;
     block->flags &= (uint8_t)~AB_BLOCK_KEYED;
+    kv->block_keyed--;
     block->key[0] = 0;
     block->key[1] = 0;
 }

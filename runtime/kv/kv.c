@@ -138,11 +138,11 @@ void ab_kv_close(struct ab_kv *kv)
 
 uint64_t ab_kv_metadata_bytes(struct ab_kv *kv)
 {
-    /* what is touched: maps are lazy. The index is touched all over once it is a quarter full. */
+    /* what is touched: maps are lazy, and a key touches a page of the index at most */
     uint64_t bytes =
         (uint64_t)kv->block_high * sizeof(struct ab_block) +
         (uint64_t)kv->session_high * sizeof(struct ab_session) + NAME_BUCKETS * sizeof(uint32_t) +
-        AB_MIN((kv->bucket_mask + 1ull) * sizeof(uint32_t), (uint64_t)kv->block_used * AB_PAGE);
+        AB_MIN((kv->bucket_mask + 1ull) * sizeof(uint32_t), (uint64_t)kv->block_keyed * AB_PAGE);
     bytes += kv->keys != NULL ? (uint64_t)kv->block_high * sizeof(struct abode_key) : 0;
     for (uint32_t m = 0; m < AB_MODELS_MAX; m++) {
         const struct ab_model *model = &kv->models[m];

@@ -194,7 +194,7 @@ struct ab_kv {
     struct ab_block *blocks;                    /* lazy map */
     uint32_t block_capacity;                    /* of the map; the journal may name any below it */
     uint32_t block_max, block_high, block_free; /* high: never used above; free: list head */
-    uint32_t block_used, block_stored;
+    uint32_t block_used, block_stored, block_keyed;
     uint32_t *buckets; /* index: fingerprint -> chain of blocks */
     uint32_t bucket_mask;
     struct abode_key *keys;                             /* ABODE_KEEP_KEYS: lazy map, by block */
