@@ -30,9 +30,9 @@ static int tables_make(struct ab_kv *kv, uint32_t block_max)
     kv->block_capacity = AB_MAX(block_max, BLOCK_CAPACITY_MIN);
     kv->block_free = AB_INDEX_NONE;
     kv->session_free = AB_INDEX_NONE;
-    /* chains of 8 when every slot is a page, of 1 at 64 KiB: an index for the worst case would cost
+    /* chains of 4 when every slot is a page, of 0.25 at 64 KiB: an index for the worst case would cost
      * more than what it finds, a hash touches all of its pages */
-    kv->bucket_mask = (uint32_t)pow2_at_least(block_max / 8 + 1) - 1;
+    kv->bucket_mask = (uint32_t)pow2_at_least(block_max / 4 + 1) - 1;
     kv->name_mask = NAME_BUCKETS - 1;
     void *blocks = NULL, *buckets = NULL, *sessions = NULL, *keys = NULL;
     int status = ab_os_map_lazy(kv->os, kv->block_capacity * sizeof(struct ab_block), &blocks);
