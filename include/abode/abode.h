@@ -120,7 +120,7 @@ struct abode_config {
     uint32_t huge;                    /* enum abode_huge */
     uint32_t session_count_max;       /* default 16,384 */
     uint32_t block_count_max;         /* stored + resident; default: by store and memory */
-    uint32_t io_depth;                /* 1 MiB transfers in flight per (node, device); 0 = 8 */
+    uint32_t io_depth;                /* MiB in flight per (node, device), at most 64; 0 = 8 */
     uint32_t reclaim_low_percent;     /* free frames under this: evict ... default 2 */
     uint32_t reclaim_high_percent;    /* ... until this many are free; default 5 */
     const char *topology;             /* NULL: this machine; hwloc XML file; "synthetic:..." */

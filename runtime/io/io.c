@@ -105,7 +105,7 @@ int ab_io_open(const struct ab_io_config *config, struct ab_io **ret)
 {
     const uint32_t depth = config->depth == 0 ? DEPTH_DEFAULT : config->depth;
     const uint32_t file_max = config->file_max == 0 ? FILES_DEFAULT : config->file_max;
-    if (depth > AB_IO_DEPTH_MAX || file_max > FILES_LIMIT ||
+    if (depth > AB_IO_DEPTH_MAX || config->threads > AB_IO_DEPTH_MAX || file_max > FILES_LIMIT ||
         (unsigned)config->engine > AB_IO_SYNC) {
         return -EINVAL;
     }
@@ -118,6 +118,8 @@ int ab_io_open(const struct ab_io_config *config, struct ab_io **ret)
     io->topology = config->topology;
     io->node = config->topology == NULL ? -1 : config->node;
     io->depth = depth;
+    io->bytes_max = config->bytes_max == 0 ? (uint64_t)depth * AB_IO_PIECE : config->bytes_max;
+    io->thread_count = config->threads == 0 ? depth : config->threads;
     io->file_max = file_max;
     io->deadline_next_ns = NEVER_NS;
     for (uint32_t i = 0; i < AB_IO_PRIORITY_COUNT; i++) {
@@ -369,13 +371,17 @@ static struct ab_io_request *request_next(struct ab_io *io)
     return NULL;
 }
 
+static uint64_t piece_bytes(const struct ab_io_request *request)
+{
+    return AB_MIN(request->bytes - request->bytes_issued, AB_IO_PIECE);
+}
+
 static void piece_cut(struct ab_io *io, struct ab_io_piece *piece, struct ab_io_request *request)
 {
-    const uint64_t left = request->bytes - request->bytes_issued;
     piece->request = request;
     piece->address = (unsigned char *)request->address + request->bytes_issued;
     piece->offset = request->offset + request->bytes_issued;
-    piece->bytes = (uint32_t)AB_MIN(left, AB_IO_PIECE);
+    piece->bytes = (uint32_t)piece_bytes(request);
     piece->file = request->file;
     piece->fd = io->files[request->file];
     piece->retries = 0;
@@ -384,6 +390,12 @@ static void piece_cut(struct ab_io *io, struct ab_io_piece *piece, struct ab_io_
     if (request->bytes_issued == request->bytes) {
         ab_list_remove(&request->link);
     }
+}
+
+/* Many small pieces or a few large ones: past some MiB in flight only their latency grows. */
+static bool has_room(const struct ab_io *io, const struct ab_io_request *request)
+{
+    return io->pieces_started == 0 || io->bytes_started + piece_bytes(request) <= io->bytes_max;
 }
 
 /* Hand the engine as much as there is room for. Bounded: an engine does not end pieces in start()
@@ -399,7 +411,7 @@ static void pieces_start(struct ab_io *io)
     }
     while (!ab_list_is_empty(&io->free)) {
         struct ab_io_request *request = request_next(io);
-        if (request == NULL) {
+        if (request == NULL || !has_room(io, request)) {
             return;
         }
         struct ab_io_piece *piece =

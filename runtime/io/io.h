@@ -4,7 +4,7 @@
  * An `ab_io` belongs to one service thread: every call is that thread's, ab_io_open() included (the
  * kernel ties the ring to the thread that made it), but ab_io_wake(). Requests are the caller's
  * memory and stay put until ab_io_poll() returns them. A request of any size is cut into pieces of
- * at most 1 MiB; at most `depth` pieces are in flight. Requests of a lower priority number start
+ * at most 1 MiB; at most `depth` pieces, and `bytes_max`, are in flight. Requests of a lower priority number start
  * first (restores before spills); among equals first come, first served.
  *
  * Every completion: short -> the rest is asked for; EINTR, EAGAIN -> bounded resubmits (io_uring:
@@ -13,7 +13,7 @@
  * only once the kernel no longer touches its memory.
  *
  *   io_uring   registered files and buffers; set-up ladder; the engine of choice
- *   threads    pread/pwrite pool of `depth` threads: where io_uring is refused
+ *   threads    pread/pwrite pool: where io_uring is refused
  *   sync       in the caller's thread, inside ab_io_poll(): tests, debuggers
  */
 #ifndef AB_IO_IO_H
@@ -60,6 +60,8 @@ struct ab_io_config {
     int32_t node;                       /* of the owner; pool threads are bound to it; -1 none */
     enum ab_io_engine engine;           /* AUTO: io_uring, else threads; others: that or an error */
     uint32_t depth;                     /* pieces in flight; 0 = 8 */
+    uint64_t bytes_max;                 /* ... and bytes of them; 0: depth * 1 MiB */
+    uint32_t threads;                   /* of the threads engine; 0 = depth */
     uint32_t file_max;                  /* registered file table; 0 = 4,096 */
     int probe_fd;                       /* a real 4 KiB read is tried on it; -1: on /dev/zero */
 };

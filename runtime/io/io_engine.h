@@ -70,7 +70,8 @@ struct ab_io {
     const struct ab_log *log;
     const struct ab_topology *topology;
     int32_t node;
-    uint32_t depth, file_max;
+    uint32_t depth, thread_count, file_max;
+    uint64_t bytes_max;
     struct ab_io_facts facts;
     struct ab_io_counters counters;
 
@@ -98,6 +99,11 @@ enum ab_io_sleep { AB_IO_AWAKE = 0, AB_IO_SLEEPING, AB_IO_WOKEN };
 
 extern const struct ab_io_ops ab_io_uring_ops, ab_io_threads_ops, ab_io_sync_ops;
 
+/* Could a piece of the largest size not be started now? */
+static inline bool ab_io_is_full(const struct ab_io *io)
+{
+    return ab_list_is_empty(&io->free) || io->bytes_started + AB_IO_PIECE > io->bytes_max;
+}
 /* A STARTED piece is no longer touched by the engine: result is bytes moved or -errno. */
 void ab_io_piece_end(struct ab_io *io, struct ab_io_piece *piece, int64_t result);
 /* Around anything that blocks. begin: false, there was a wake: do not block. */

@@ -1,5 +1,5 @@
 /*
- * io_threads.c - the engine where io_uring is refused: `depth` threads bound to the owner's node,
+ * io_threads.c - the engine where io_uring is refused: some threads bound to the owner's node,
  * each moving one piece at a time with a blocking pread or pwrite.
  *
  *   owner: start() -> todo -> a pool thread moves it -> ended -> wait() -> ab_io_piece_end()
@@ -63,7 +63,7 @@ static void pool_stop(struct pool *pool)
 
 static int pool_start(struct pool *pool, const struct ab_io *io)
 {
-    for (uint32_t i = 0; i < io->depth; i++) {
+    for (uint32_t i = 0; i < io->thread_count; i++) {
         const int rc = ab_thread_start(io->os, io->topology, io->node, "abode-io", NULL, pool_run,
                                        pool, &pool->threads[i]);
         if (rc < 0) {

@@ -9,8 +9,8 @@
  *   kick()    an enter of its own, only where the device would run dry before the next wait()
  *
  * How many to wait for. With restores in all places nothing that comes could start anyway, so wait()
- * asks for several completions at once and leaves BUSY_BYTES with the device: 4 pieces an enter at
- * depth 8, 240 enters a GB instead of 950, at the same speed (bench_io). BATCH_WAIT_NS bounds what
+ * asks for several completions at once and leaves BUSY_BYTES (or BUSY_PIECES) with the device: 4
+ * pieces of 1 MiB an enter at depth 8, 240 enters a GB instead of 950, at the same speed (bench_io). BATCH_WAIT_NS bounds what
  * that may cost a slow device's caller. With a place free, or held by something less urgent, it
  * asks for one: a wake or a lone restore is not held up.
  *
@@ -42,6 +42,7 @@
 #endif
 
 #define BUSY_BYTES (4u << 20)  /* left in flight when waiting for several; more only adds p99 */
+#define BUSY_PIECES 32         /* ... or so many small ones */
 #define LOW_BYTES (2u << 20)   /* with less than this left, poll submits before it returns */
 #define BATCH_WAIT_NS 10000000 /* what 4 MiB take at 0.4 GB/s */
 #define ENTER_TRIES 8          /* refused enters in a row before what is unsubmitted fails */
@@ -413,11 +414,13 @@ static void wake_arm(struct ab_io *io, struct uring *uring)
 /* See "How many to wait for" above. */
 static uint32_t wait_count(const struct ab_io *io, const struct uring *uring)
 {
-    if (uring->one_is_enough || io->restores_started < io->depth ||
-        io->bytes_started < BUSY_BYTES + 2 * (uint64_t)AB_IO_PIECE) {
+    if (uring->one_is_enough || io->restores_started < io->pieces_started || !ab_io_is_full(io)) {
         return 1;
     }
-    return (uint32_t)((io->bytes_started - BUSY_BYTES) / AB_IO_PIECE);
+    const uint64_t mean = io->bytes_started / io->pieces_started;
+    const uint64_t busy = AB_MIN((uint64_t)BUSY_BYTES, BUSY_PIECES * mean);
+    return io->bytes_started <= busy ? 1u
+                                     : AB_MAX(1u, (uint32_t)((io->bytes_started - busy) / mean));
 }
 
 /* Keeps count of refused enters. Interrupted or out of time is not a refusal. */

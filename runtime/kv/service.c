@@ -20,6 +20,7 @@
 #define BATCHES_PER_SERVICE 8
 #define IDLE_NS (100ll * 1000 * 1000) /* look at deadlines and the store's state this often */
 #define DEPTH_DEFAULT 8
+#define PIECES_PER_MIB 8 /* small blocks: more of them in flight, in the same bytes */
 #define FILES_MAX 16384u /* registered files of a ring: 1 TiB in 64 MiB segments */
 #define FILES_MAP_BYTES (AB_STORE_SEGMENTS_MAX * sizeof(uint32_t))
 
@@ -403,7 +404,9 @@ static int service_open(struct ab_service *service)
         .topology = kv->topology,
         .node = service->node,
         .engine = (enum ab_io_engine)service->transfer->engine,
-        .depth = service->depth,
+        .depth = AB_MIN(service->depth * PIECES_PER_MIB, AB_IO_DEPTH_MAX),
+        .bytes_max = (uint64_t)service->depth * AB_IO_PIECE,
+        .threads = service->depth,
         .file_max = kv->store == NULL ? 1 : FILES_MAX,
         .probe_fd = kv->store == NULL ? -1 : ab_store_probe_fd(kv->store, service->device)};
     return ab_io_open(&config, &service->io);

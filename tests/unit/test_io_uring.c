@@ -495,15 +495,16 @@ static int enter_noting_wait(const struct ab_os *os, struct io_uring *ring, uint
     return real->ring_enter(real, ring, wait, timeout_ns);
 }
 
-/* Sixteen reads of `bytes` at this depth; the most that an enter waited for. */
+/* Many reads of `bytes` at this depth; the most that an enter waited for. */
 static uint32_t wait_max_of(struct fixture *fixture, uint32_t depth, uint32_t bytes,
                             enum ab_io_priority priority)
 {
     struct ab_io_config config = config_of(fixture, AB_IO_URING);
-    struct ab_io_request requests[16];
+    static struct ab_io_request requests[96];
     struct ab_io *io = NULL;
     uint32_t file;
     config.depth = depth;
+    config.bytes_max = (uint64_t)AB_MIN(depth, 8) * AB_IO_PIECE;
     assert_int_equal(ab_io_open(&config, &io), 0);
     assert_int_equal(ab_io_file_add(io, fixture->fd, &file), 0);
     wait_max = 0;
@@ -528,7 +529,9 @@ static void test_only_restores_in_all_places_are_waited_for_in_batches(void **st
     assert_int_equal(wait_max_of(fixture, 8, AB_IO_PIECE, AB_IO_SPILL), 1);
     assert_int_equal(wait_max_of(fixture, 8, 65536, AB_IO_RESTORE), 1); /* too little in flight */
     assert_int_equal(wait_max_of(fixture, 4, AB_IO_PIECE, AB_IO_RESTORE), 1);
-    assert_int_equal(wait_max_of(fixture, 32, AB_IO_PIECE, AB_IO_RESTORE), 1); /* places free */
+    assert_int_equal(wait_max_of(fixture, 64, AB_IO_PIECE, AB_IO_RESTORE), 4); /* bytes_max */
+    assert_int_equal(wait_max_of(fixture, 64, 65536, AB_IO_RESTORE), 32);
+    assert_int_equal(wait_max_of(fixture, 64, 262144, AB_IO_RESTORE), 16);
 }
 
 /* ---- refused enters ---- */
