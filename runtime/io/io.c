@@ -531,6 +531,14 @@ static int64_t wait_ns(const struct ab_io *io, uint64_t end_ns, bool *ret_over)
     return now_ns >= until_ns ? 0 : (int64_t)AB_MIN(until_ns - now_ns, (uint64_t)INT64_MAX);
 }
 
+void ab_io_push(struct ab_io *io)
+{
+    pieces_start(io);
+    if (io->ops->kick != NULL) {
+        io->ops->kick(io);
+    }
+}
+
 uint32_t ab_io_poll(struct ab_io *io, struct ab_io_request **ret, uint32_t capacity,
                     int64_t timeout_ns)
 {

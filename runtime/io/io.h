@@ -97,6 +97,9 @@ void ab_io_buffer_remove(struct ab_io *io, void *base);
 
 /* Queue requests; they start now or at the next poll. Never fails: errors are in status. */
 void ab_io_submit(struct ab_io *io, struct ab_io_request *const *requests, uint32_t count);
+/* Start what can start, as long as the device has little to do: between computations that take as
+ * long as some of its work. */
+void ab_io_push(struct ab_io *io);
 /* Start what can start, wait for at least one finished request, a wake or the timeout (0: none,
  * negative: no end); returns how many were written to ret. 0 is a wake or a timeout. What takes the
  * place of finished requests may stay unsubmitted until the next call, as long as the device has as

@@ -25,6 +25,9 @@ struct walk {
     enum ab_stream stream;
     int status;  /* -EAGAIN: no batch or move now */
     bool moving; /* met a block that another task writes */
+    /* places in the session: every block has one, rows first, then restore points */
+    uint64_t at, batch_at; /* now, and where the batch begins */
+    uint64_t back;         /* first one that the next step must look at again */
 };
 
 static void walk_send(struct walk *walk)
@@ -34,6 +37,9 @@ static void walk_send(struct walk *walk)
         return;
     }
     int status = ab_batch_send(task->kv, walk->batch, walk->stream, task->node);
+    if (status != 0) {
+        walk->back = AB_MIN(walk->back, walk->batch_at);
+    }
     walk->batch = NULL;
     walk->status = status != 0 ? status : walk->status;
     task->wrote |= status == 0;
@@ -46,6 +52,7 @@ static bool walk_block(struct walk *walk, uint32_t index, enum ab_stream stream)
         return true;
     }
     if ((kv->blocks[index].flags & AB_BLOCK_MOVING) != 0) {
+        walk->back = AB_MIN(walk->back, walk->at);
         walk->moving = true;
         return true;
     }
@@ -56,6 +63,7 @@ static bool walk_block(struct walk *walk, uint32_t index, enum ab_stream stream)
         if (walk->batch == NULL) {
             walk->batch = ab_batch_new(kv, walk->task);
             walk->stream = stream;
+            walk->batch_at = walk->at;
         }
         if (walk->batch == NULL) {
             walk->status = -EAGAIN;
@@ -72,32 +80,46 @@ static bool walk_block(struct walk *walk, uint32_t index, enum ab_stream stream)
     return false;
 }
 
+/* The block at a place; AB_INDEX_NONE: none there, or not to be kept. */
+static uint32_t block_at(const struct ab_task *task, uint64_t at, uint32_t rows,
+                         enum ab_stream *ret_stream)
+{
+    const struct ab_session *session = task_session(task);
+    const struct ab_model *model = &task->kv->models[session->model];
+    const uint64_t row = at / model->component_count;
+    const uint32_t c = (uint32_t)(at % model->component_count);
+    const bool has_rows = ab_component_has_rows(&model->components[c]);
+    if (row < rows) {
+        *ret_stream =
+            row < task->token_count / model->block_tokens ? AB_STREAM_SEALED : AB_STREAM_TAIL;
+        return has_rows && row >= session->row_first[c] ? ab_session_rows(task->kv, session, c)[row]
+                                                        : AB_INDEX_NONE;
+    }
+    const struct ab_restore_point *point = &session->points[row - rows];
+    *ret_stream = AB_STREAM_TAIL;
+    return !has_rows && point->token_count <= task->token_count ? point->blocks[c] : AB_INDEX_NONE;
+}
+
+/* From where the last step of the task came to: what lies before is clean, or in batches of ours. A
+ * block that another task writes, and a batch that could not be sent, hold that place back. */
 static void walk_session(struct walk *walk)
 {
     struct ab_task *task = walk->task;
-    struct ab_kv *kv = task->kv;
     const struct ab_session *session = task_session(task);
-    const struct ab_model *model = &kv->models[session->model];
-    uint32_t rows = ab_rows_of(model, task->token_count);
-    uint32_t full = (uint32_t)(task->token_count / model->block_tokens);
-    for (uint32_t row = session->dirty_row; row < rows; row++) {
-        for (uint32_t c = 0; c < model->component_count; c++) {
-            if (ab_component_has_rows(&model->components[c]) && row >= session->row_first[c] &&
-                !walk_block(walk, ab_session_rows(kv, session, c)[row],
-                            row < full ? AB_STREAM_SEALED : AB_STREAM_TAIL)) {
-                return;
-            }
-        }
+    const struct ab_model *model = &task->kv->models[session->model];
+    const uint32_t rows = ab_rows_of(model, task->token_count);
+    const uint64_t first = (uint64_t)session->dirty_row * model->component_count;
+    const uint64_t end = ((uint64_t)rows + session->point_count) * model->component_count;
+    bool going = true;
+    walk->back = UINT64_MAX;
+    for (walk->at = AB_MAX(first, task->walked); going && walk->at < end;) {
+        enum ab_stream stream;
+        const uint32_t block = block_at(task, walk->at, rows, &stream);
+        going = walk_block(walk, block, stream);
+        walk->at += going;
     }
-    for (uint32_t i = 0; i < session->point_count; i++) {
-        for (uint32_t c = 0; c < model->component_count; c++) {
-            if (session->points[i].token_count <= task->token_count &&
-                !ab_component_has_rows(&model->components[c]) &&
-                !walk_block(walk, session->points[i].blocks[c], AB_STREAM_TAIL)) {
-                return;
-            }
-        }
-    }
+    walk_send(walk);
+    task->walked = AB_MIN(walk->at, walk->back);
 }
 
 static void part_committed(struct ab_record *record, int status)
@@ -253,7 +275,6 @@ static void detach_issue(struct ab_task *task)
 {
     struct walk walk = {.task = task};
     walk_session(&walk);
-    walk_send(&walk);
     bool quiet = task->pending == 0 && task->commits == 0; /* else what is under way frees some */
     if (walk.status == -ENOSPC && task->status == 0 && (!quiet || ab_reclaim_room(task, true))) {
         ab_list_remove(&task->link); /* a batch or a commit steps it again */

@@ -111,6 +111,7 @@ static void batch_start(struct ab_service *service, struct ab_batch *batch)
     request_fill(service, &batch->request, AB_IO_WRITE, batch->extent.header, batch->page, AB_PAGE);
     batch->request.user_data = batch;
     submit_one(service, &batch->request);
+    ab_io_push(service->io); /* while the next batch's checksums are made */
 }
 
 /* a move without I/O ends here; one with I/O is on its way */

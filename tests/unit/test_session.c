@@ -16,6 +16,7 @@
 // clang-format on
 
 #include "api_fixture.h"
+#include "front/front.h"
 
 /* every call that takes a session answers the same */
 static void all_calls_answer(struct api *api, struct abode_session session, int expected)
@@ -460,6 +461,29 @@ static void log_may_call_back(void **state)
     assert_true(api_logged(api, "memory"));
 }
 
+/* It was two: the blocks in one commit, the session's record in the next. */
+static void a_durable_detach_is_one_sync_of_the_journal(void **state)
+{
+    struct api *api = *state;
+    api_open(api);
+    for (uint32_t model = 0; model < 2; model++) {
+        struct abode_session session =
+            api_create(api, model == 0 ? api->hybrid : api->paged, 1 + model);
+        for (uint32_t turn = 0; turn < 3; turn++) {
+            if (model == 0) {
+                api_turn(api, session, 1, 20);
+            } else {
+                assert_int_equal(api_append(api, session, 1, 20), 0);
+            }
+            struct ab_store_stats before = ab_store_stats(api->runtime->store);
+            assert_int_equal(api_detach(api, session, 0), 0);
+            struct ab_store_stats after = ab_store_stats(api->runtime->store);
+            assert_int_equal(after.journal_syncs - before.journal_syncs, 1);
+            assert_int_equal(api_attach(api, session, 0), 0);
+        }
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
@@ -478,6 +502,7 @@ int main(void)
         TEST(truncate_to_restore_points_only),
         TEST(model_tags_guard),
         TEST(log_may_call_back),
+        TEST(a_durable_detach_is_one_sync_of_the_journal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
