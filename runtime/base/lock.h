@@ -3,13 +3,15 @@
  *
  * A thread may take a lock only if its rank is higher than that of every lock it holds. With
  * AB_DEBUG an inversion aborts through AB_ASSERT, naming both locks; in release the ranks cost
- * nothing. Locks are adaptive (spin shortly, then sleep): sections are under a microsecond.
- * The idea is jemalloc's witness.
+ * nothing. Who finds a lock taken spins for about the length of a section, then sleeps; a thread
+ * that holds one again and again lets others in by ab_lock_yield(). The ranks are jemalloc's idea
+ * (witness.h).
  */
 #ifndef AB_BASE_LOCK_H
 #define AB_BASE_LOCK_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,6 +31,7 @@ enum ab_lock_rank {                      /* lower first */
 
 struct ab_lock {
     pthread_mutex_t mutex;
+    atomic_uint waiting; /* threads in ab_lock_take; written by them, read by the holder */
     uint32_t rank;
     const char *name; /* static */
 };
@@ -38,6 +41,8 @@ void ab_lock_destroy(struct ab_lock *lock);
 void ab_lock_take(struct ab_lock *lock);
 bool ab_lock_try(struct ab_lock *lock);
 void ab_lock_drop(struct ab_lock *lock);
+/* Between two sections: whoever waits for the lock has it before this returns, or is about to. */
+void ab_lock_yield(struct ab_lock *lock);
 bool ab_lock_held(const struct ab_lock *lock); /* by this thread; always true without AB_DEBUG */
 bool ab_lock_none_held(void); /* before calling out; always true without AB_DEBUG */
 

@@ -11,7 +11,7 @@
 #include "kv/session.h"
 #include "kv/transfer.h"
 
-#define ISSUE_PER_STEP 64 /* blocks looked at per hold of the lock: about 10 us */
+#define ISSUE_PER_STEP 16 /* rows looked at per hold of the lock: a few us */
 
 static struct ab_session *task_session(const struct ab_task *task)
 {

@@ -307,10 +307,13 @@ void ab_session_slide(struct ab_kv *kv, struct ab_session *session, bool all,
     }
 }
 
-void ab_session_unpin(struct ab_kv *kv, struct ab_session *session)
+bool ab_session_unpin_some(struct ab_kv *kv, struct ab_session *session, uint32_t *row,
+                           uint32_t count)
 {
     const struct ab_model *model = &kv->models[session->model];
-    for (uint32_t i = 0; i < session->point_count; i++) {
+    const uint32_t end =
+        *row + AB_MIN(count, session->row_count - AB_MIN(*row, session->row_count));
+    for (uint32_t i = 0; *row == 0 && i < session->point_count; i++) {
         point_unpin(kv, session, &session->points[i]);
     }
     for (uint32_t c = 0; c < model->component_count; c++) {
@@ -319,13 +322,21 @@ void ab_session_unpin(struct ab_kv *kv, struct ab_session *session)
         }
         const uint32_t *rows = ab_session_rows(kv, session, c);
         uint32_t *frames = ab_session_frames(kv, session, c);
-        for (uint32_t row = session->row_first[c]; row < session->row_count; row++) {
-            if (frames[row] != ABODE_FRAME_NONE) {
-                ab_frame_unpin(kv, &kv->blocks[rows[row]]);
-                frames[row] = ABODE_FRAME_NONE;
+        for (uint32_t at = AB_MAX(*row, session->row_first[c]); at < end; at++) {
+            if (frames[at] != ABODE_FRAME_NONE) {
+                ab_frame_unpin(kv, &kv->blocks[rows[at]]);
+                frames[at] = ABODE_FRAME_NONE;
             }
         }
     }
+    *row = end;
+    return end >= session->row_count;
+}
+
+void ab_session_unpin(struct ab_kv *kv, struct ab_session *session)
+{
+    uint32_t row = 0;
+    (void)ab_session_unpin_some(kv, session, &row, UINT32_MAX);
 }
 
 /* The frames half of the tables is only needed while attached: an idle session shall be small. */

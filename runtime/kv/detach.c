@@ -12,6 +12,8 @@
 #include "kv/session.h"
 #include "kv/transfer.h"
 
+#define END_PER_STEP 64 /* rows unpinned, frames given back, per hold of the lock: a few us */
+
 static struct ab_session *task_session(const struct ab_task *task)
 {
     return &task->kv->sessions[task->session];
@@ -135,14 +137,33 @@ static void part_committed(struct ab_record *record, int status)
 
 /* ---- the end ---- */
 
-static void evict_now(struct ab_kv *kv, struct ab_session *session)
+/* true: nothing more goes */
+static bool evict_some(struct ab_kv *kv, struct ab_session *session)
 {
-    struct ab_model *model = &kv->models[session->model];
-    for (uint32_t c = 0; c < model->component_count; c++) {
-        for (uint32_t node = 0; node < kv->transfer->node_count; node++) {
-            ab_reclaim_session(kv, session, c, node);
+    const struct ab_model *model = &kv->models[session->model];
+    uint32_t left = END_PER_STEP;
+    for (uint32_t c = 0; c < model->component_count && left > 0; c++) {
+        for (uint32_t node = 0; node < kv->transfer->node_count && left > 0; node++) {
+            left -= ab_reclaim_session(kv, session, c, node, left);
         }
     }
+    return left > 0;
+}
+
+/* A long session gives its pins and frames back some rows a step. true: all is done */
+static bool detach_let_go(struct ab_task *task)
+{
+    struct ab_kv *kv = task->kv;
+    struct ab_session *session = task_session(task);
+    if (!task->unpinned) {
+        if (!ab_session_unpin_some(kv, session, &task->row, END_PER_STEP)) {
+            return false;
+        }
+        ab_session_detached(kv, session);
+        task->unpinned = true;
+    }
+    const bool leaves = task->status == 0 && (task->flags & ABODE_DETACH_SPILL_NOW) != 0;
+    return !leaves || evict_some(kv, session);
 }
 
 static void detach_end(struct ab_task *task)
@@ -159,21 +180,17 @@ static void detach_end(struct ab_task *task)
         ab_task_finish(task, status);
         return;
     }
-    session->task = NULL;
-    session->detach_status = status;
-    if (task->op == NULL) { /* flush: detached all along, nothing is pinned */
-        ab_task_finish(task, status);
+    const bool pinned = task->op != NULL; /* else flush: detached all along */
+    const bool stays = (task->flags & ABODE_DETACH_KEEP) != 0;
+    if (pinned && !stays && !detach_let_go(task)) {
+        ab_task_runnable(task);
         return;
     }
-    if ((task->flags & ABODE_DETACH_KEEP) != 0) {
+    if (pinned && stays) {
         __atomic_store_n(&session->state, AB_SESSION_ATTACHED, __ATOMIC_RELEASE);
-    } else {
-        ab_session_unpin(kv, session);
-        ab_session_detached(kv, session);
-        if (status == 0 && (task->flags & ABODE_DETACH_SPILL_NOW) != 0) {
-            evict_now(kv, session);
-        }
     }
+    session->task = NULL;
+    session->detach_status = status;
     ab_task_finish(task, status);
 }
 

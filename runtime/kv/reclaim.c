@@ -87,9 +87,10 @@ static uint32_t evict_session(struct ab_kv *kv, struct ab_session *session, uint
     return evicted;
 }
 
-void ab_reclaim_session(struct ab_kv *kv, struct ab_session *session, uint32_t c, uint32_t node)
+uint32_t ab_reclaim_session(struct ab_kv *kv, struct ab_session *session, uint32_t c, uint32_t node,
+                            uint32_t wanted)
 {
-    (void)evict_session(kv, session, c, node, UINT32_MAX, true);
+    return evict_session(kv, session, c, node, wanted, true);
 }
 
 uint64_t ab_reclaim_ended(struct ab_kv *kv, struct ab_record *record, uint64_t pages)

@@ -15,9 +15,9 @@ struct ab_record;
 /* Free up to `wanted` clean frames of a component on a node. Returns how many. */
 uint32_t ab_reclaim_clean(struct ab_kv *kv, struct ab_component *component, uint32_t node,
                           uint32_t wanted);
-/* All clean frames of one session's component on a node. */
-void ab_reclaim_session(struct ab_kv *kv, struct ab_session *session, uint32_t component,
-                        uint32_t node);
+/* Clean frames of one session's component on a node, last rows first; returns how many. */
+uint32_t ab_reclaim_session(struct ab_kv *kv, struct ab_session *session, uint32_t component,
+                            uint32_t node, uint32_t wanted);
 /* Delete sessions that their host called ended until about `pages` pages of the store came free (64 of
  * them at most); returns pages. */
 uint64_t ab_reclaim_ended(struct ab_kv *kv, struct ab_record *record, uint64_t pages);

@@ -180,6 +180,7 @@ static void report(struct ab_kv *kv, const struct done_list *done)
     ab_lock_take(&kv->lock);
     for (uint32_t i = 0; i < done->move_count; i++) {
         ab_move_done(kv, done->moves[i]);
+        ab_lock_yield(&kv->lock);
     }
     for (uint32_t i = 0; i < done->batch_count; i++) {
         ab_batch_done(kv, done->batches[i]);
@@ -356,7 +357,8 @@ static void deadlines_check(struct ab_transfer *transfer)
     retries_check(transfer, now);
     ab_list_for_each (node, &transfer->active) {
         struct ab_task *task = ab_list_entry(node, struct ab_task, active);
-        if (task->deadline_ns != 0 && now >= task->deadline_ns && task->status == 0) {
+        if (task->deadline_ns != 0 && now >= task->deadline_ns && task->status == 0 &&
+            task->phase != AB_PHASE_DONE) {
             task->status = -ETIMEDOUT;
             if (task->phase != AB_PHASE_COMMIT) {
                 ab_task_runnable(task);
@@ -378,6 +380,7 @@ static bool tasks_run(struct ab_service *service)
             break;
         }
         task_step(ab_list_entry(node, struct ab_task, link));
+        ab_lock_yield(&kv->lock); /* host threads wait for one step at most */
     }
     memory_tend(transfer);
     if (kv->store != NULL && service == &transfer->services[0]) {

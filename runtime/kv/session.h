@@ -88,6 +88,9 @@ void ab_session_release(struct ab_kv *kv, struct ab_session *session); /* the pl
 int ab_session_delete_now(struct ab_kv *kv, struct ab_session *session) AB_MUST_CHECK;
 /* Give back pins of an attached session (frames stay). */
 void ab_session_unpin(struct ab_kv *kv, struct ab_session *session);
+/* The same from *row on, `count` rows at most, and *row moved on. true: that was all. */
+bool ab_session_unpin_some(struct ab_kv *kv, struct ab_session *session, uint32_t *row,
+                           uint32_t count);
 void ab_session_detached(struct ab_kv *kv, struct ab_session *session); /* state, LRU */
 void ab_event_add(struct ab_kv *kv, uint32_t block);
 /* replay: the session at this place, made if need be; NULL: out of bounds */

@@ -107,7 +107,7 @@ struct ab_task {
     /* attach, detach, spill: where we are */
     uint64_t token_count, limit;
     uint32_t row, component, rows_good, failed_row;
-    bool point_failed, wrote;
+    bool point_failed, wrote, unpinned;
     uint64_t walked;     /* detach: places before are clean, or in this task's batches */
     uint32_t room_tries; /* to make room in a full store */
     uint64_t retry_ns;   /* hungry until then at most; 0: until kicked */

@@ -240,13 +240,46 @@ static void a_deadline_ends_a_wait(void **state)
     ab_cond_destroy(&cond);
 }
 
+struct visit {
+    struct ab_lock *lock;
+    atomic_bool came;
+};
+
+static void *visit_once(void *argument)
+{
+    struct visit *visit = argument;
+    ab_lock_take(visit->lock);
+    atomic_store(&visit->came, true);
+    ab_lock_drop(visit->lock);
+    return NULL;
+}
+
+/* A thread that only ever yields does not keep others out. */
+static void a_yield_lets_others_in(void **state)
+{
+    struct locks *locks = *state;
+    struct visit visit = {.lock = &locks->kv};
+    pthread_t thread;
+    ab_lock_take(&locks->kv);
+    ab_lock_yield(&locks->kv); /* nobody waits: still ours */
+    assert_true(ab_lock_held(&locks->kv));
+    assert_int_equal(pthread_create(&thread, NULL, visit_once, &visit), 0);
+    for (uint64_t i = 0; i < 1000000000 && !atomic_load(&visit.came); i++) {
+        assert_true(ab_lock_held(&locks->kv));
+        ab_lock_yield(&locks->kv);
+    }
+    assert_true(atomic_load(&visit.came));
+    ab_lock_drop(&locks->kv);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(ranks_upwards_are_fine), TEST(inversions_stop_a_debug_build),
         TEST(try_is_free_of_ranks),   cmocka_unit_test(threads_exclude_and_wake_each_other),
-        TEST(a_deadline_ends_a_wait),
+        TEST(a_deadline_ends_a_wait), TEST(a_yield_lets_others_in),
     };
     return cmocka_run_group_tests_name("lock", tests, NULL, NULL);
 }
