@@ -80,6 +80,7 @@ static void open_fails(struct fixture *fixture, uint32_t path_count, int expecte
     assert_non_null(strstr(fixture->client.log, line));
 }
 
+static void shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static void shell(const char *format, ...)
 {
     char command[512];
