@@ -12,6 +12,7 @@
 #include "kv/kv.h"
 #include "kv/place.h"
 #include "kv/reclaim.h"
+#include "kv/session.h"
 
 void ab_block_fingerprint(uint8_t component, uint32_t tenant, const struct abode_key *key,
                           uint64_t ret_key[2])
@@ -201,7 +202,10 @@ void ab_frame_unpin(struct ab_kv *kv, const struct ab_block *block)
     bool leaves = info->state == AB_FRAME_FAILED ||
                   (info->transient && info->state == AB_FRAME_READY &&
                    (block->flags & (AB_BLOCK_MOVING | AB_BLOCK_DIRTY)) == 0);
-    if (info->pins == 0 && leaves) {
+    bool named = (block->flags & (AB_BLOCK_OWNED | AB_BLOCK_KEYED | AB_BLOCK_PENDING)) != 0;
+    if (info->pins == 0 && !named) {
+        ab_block_forsake(kv, info->block);
+    } else if (info->pins == 0 && leaves) {
         ab_frame_release(kv, info->block);
     }
 }

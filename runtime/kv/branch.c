@@ -131,11 +131,18 @@ void ab_block_unref(struct ab_kv *kv, uint32_t index, struct ab_record *record)
     if (worth_keeping) {
         return;
     }
-    if (record != NULL) {
+    if (block->frame != AB_INDEX_NONE && ab_block_frame_info(kv, block)->pins > 0) {
+        ab_block_key_remove(kv, index); /* a move has it: the last unpin drops it */
+    } else if (record != NULL) {
         ab_record_block_drop(record, index);
-        return;
+    } else {
+        ab_block_forsake(kv, index);
     }
-    record =
+}
+
+void ab_block_forsake(struct ab_kv *kv, uint32_t index)
+{
+    struct ab_record *record =
         ab_record_new(kv); /* rare: out of memory leaves an unowned block, which is reclaimed */
     if (record != NULL) {
         ab_record_block_drop(record, index);

@@ -288,6 +288,7 @@ static inline uint32_t ab_pages(uint64_t bytes)
 uint32_t ab_frame_obtain(struct ab_kv *kv, uint32_t block, int32_t node, uint32_t tenant);
 void ab_frame_release(struct ab_kv *kv, uint32_t block); /* unpinned */
 void ab_frame_pin(struct ab_kv *kv, const struct ab_block *block);
+/* The last one drops a block that lost its last name while a move had it: `block` is gone then. */
 void ab_frame_unpin(struct ab_kv *kv, const struct ab_block *block);
 static inline struct ab_frame_info *ab_block_frame_info(struct ab_kv *kv,
                                                         const struct ab_block *block)

@@ -135,6 +135,8 @@ static void record_done(struct ab_commit *commit, int status)
 {
     struct ab_record *record = ab_container_of(commit, struct ab_record, commit);
     struct ab_kv *kv = record->kv;
+    /* the committer works for the store: a promise of kv's that breaks here is this runtime's */
+    struct ab_poison *before = ab_poison_enter(kv->poison);
     for (uint32_t i = 0; i < record->dead_count && status == 0;
          i++) { /* before anyone hears of it */
         ab_store_drop(kv->store, record->dead[i].slot, record->dead[i].pages);
@@ -152,6 +154,7 @@ static void record_done(struct ab_commit *commit, int status)
     ab_transfer_wake(kv); /* this is the committer's thread: a service steps the task */
     ab_lock_drop(&kv->lock);
     ab_record_free(record);
+    (void)ab_poison_enter(before);
 }
 
 void ab_record_submit(struct ab_record *record, enum ab_promise promise)

@@ -83,6 +83,8 @@ void ab_session_slide(struct ab_kv *kv, struct ab_session *session, bool all,
  * unless it is keyed and worth keeping for others. */
 void ab_block_unref(struct ab_kv *kv, uint32_t block, struct ab_record *record);
 void ab_block_ref(struct ab_kv *kv, uint32_t block);
+/* Nobody can ask for the block any more: it goes, by a commit of its own. */
+void ab_block_forsake(struct ab_kv *kv, uint32_t block);
 void ab_session_release(struct ab_kv *kv, struct ab_session *session); /* the place is free again */
 /* forget it: drops what nobody else names; no task or spill is in flight, nothing is pinned */
 int ab_session_delete_now(struct ab_kv *kv, struct ab_session *session) AB_MUST_CHECK;
