@@ -205,7 +205,7 @@ static void session_committed(struct ab_record *record, int status)
     if (status == 0) {
         ab_session_stored(kv, session, task->token_count, false);
         session->dirty_row = (uint32_t)(task->token_count / model->block_tokens);
-        session->note_dirty = false;
+        ab_session_note_committed(kv, session);
         session->stored_promise = (uint8_t)task->promise;
         /* what only the old record named can go now */
         struct ab_record *drops = ab_record_new(kv);

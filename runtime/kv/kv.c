@@ -121,6 +121,7 @@ void ab_kv_close(struct ab_kv *kv)
     ab_models_forget(kv);
     for (uint32_t i = 0; i < kv->session_high; i++) {
         os->free(os, kv->sessions[i].note);
+        os->free(os, kv->sessions[i].note_stored);
     }
     if (kv->regions != NULL) {
         ab_regions_close(kv);

@@ -419,9 +419,10 @@ static size_t session_entries(struct ab_kv *kv, const struct ab_session *session
 {
     size_t size =
         sizeof(struct ab_entry_session_put) + session->point_count * sizeof(struct ab_entry_point);
-    size_t note = session->note == NULL
-                      ? 0
-                      : ab_align_up(sizeof(struct ab_entry_session_note) + session->note_size, 8);
+    const uint8_t *note_bytes = session->note_dirty ? session->note_stored : session->note;
+    uint32_t note_size = session->note_dirty ? session->note_stored_size : session->note_size;
+    size_t note =
+        note_bytes == NULL ? 0 : ab_align_up(sizeof(struct ab_entry_session_note) + note_size, 8);
     if (bytes == NULL) {
         return size + note;
     }
@@ -444,8 +445,8 @@ static size_t session_entries(struct ab_kv *kv, const struct ab_session *session
         entry->entry = (struct ab_entry){.type = AB_ENTRY_SESSION_NOTE, .size = (uint32_t)note};
         entry->session = ab_session_index(kv, session);
         entry->generation = session->generation;
-        entry->size = session->note_size;
-        memcpy(entry + 1, session->note, session->note_size);
+        entry->size = note_size;
+        memcpy(entry + 1, note_bytes, note_size);
     }
     return size + note;
 }

@@ -377,7 +377,7 @@ void ab_record_session(struct ab_record *record, uint32_t index, uint64_t token_
             rows_put(record, session, c, AB_MAX(known, row_first[c]), rows, committed);
         }
     }
-    if (session->note_dirty) {
+    if (session->note_dirty && !committed) { /* the committed record keeps the note it has */
         struct ab_entry_session_note *note =
             entry_add(record, AB_ENTRY_SESSION_NOTE, sizeof(*note) + session->note_size);
         if (note != NULL && session->note_size > 0) {

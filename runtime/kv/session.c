@@ -149,6 +149,7 @@ void ab_session_release(struct ab_kv *kv, struct ab_session *session)
     ab_list_remove(&session->lru);
     kv->os->free(kv->os, session->note);
     session->note = NULL;
+    ab_session_note_committed(kv, session);
     const struct ab_model *model = &kv->models[session->model];
     if (model->tables != NULL) {
         (void)kv->os->madvise(kv->os,
@@ -387,6 +388,13 @@ int ab_session_stat(struct ab_kv *kv, struct abode_session handle, struct abode_
     return status;
 }
 
+void ab_session_note_committed(struct ab_kv *kv, struct ab_session *session)
+{
+    kv->os->free(kv->os, session->note_stored);
+    session->note_stored = NULL;
+    session->note_dirty = false;
+}
+
 int ab_session_note_set(struct ab_kv *kv, struct abode_session handle, const void *bytes,
                         size_t size)
 {
@@ -407,6 +415,11 @@ int ab_session_note_set(struct ab_kv *kv, struct abode_session handle, const voi
     uint8_t *old = copy;
     if (status == 0) {
         old = session->note;
+        if (!session->note_dirty) {
+            session->note_stored = session->note;
+            session->note_stored_size = session->note_size;
+            old = NULL;
+        }
         session->note = copy;
         session->note_size = (uint32_t)size;
         session->note_dirty = true;

@@ -69,6 +69,8 @@ uint32_t ab_points_kept(const struct ab_model *model); /* restore points with st
  * own, a copy if others share it. The shared one is held on to while the committed record names it. */
 int ab_session_tail_own(struct ab_kv *kv, struct ab_session *session, uint32_t component,
                         uint32_t row) AB_MUST_CHECK;
+/* The committed record has the note as it is now. */
+void ab_session_note_committed(struct ab_kv *kv, struct ab_session *session);
 /* The committed record does not name held blocks any more. */
 void ab_session_let_go(struct ab_kv *kv, struct ab_session *session, struct ab_record *record);
 /* Remove restore points that are neither of the newest nor in the committed record; all: a record has
