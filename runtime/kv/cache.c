@@ -417,11 +417,14 @@ static int put_existing(struct put *put, uint32_t at, uint32_t index)
     struct ab_task *task = put->task;
     struct ab_block *block = &task->kv->blocks[index];
     struct abode_item *item = &task->items[at];
-    if ((block->flags & (AB_BLOCK_PENDING | AB_BLOCK_MOVING)) != 0) {
+    if ((block->flags & AB_BLOCK_PENDING) != 0) {
         item_fail(task, at, -EAGAIN);
     } else if (block->bytes != item->bytes) {
         item_fail(task, at, -EEXIST); /* another size under the same name */
     } else if (task->promise > AB_PROMISE_MEM && !ab_block_is_stored(block)) {
+        if ((block->flags & AB_BLOCK_MOVING) != 0) {
+            return -EAGAIN; /* a spill writes it just now: soon it is stored */
+        }
         struct ab_host_item host;
         uint8_t id;
         int status = item_check(task->kv, item_component(task->kv, task->model, &id), item, &host);
@@ -637,7 +640,7 @@ void ab_cache_move_done(struct ab_task *task, struct ab_move *move)
     if (move->status == 0) {
         item->status = 0;
     } else if (move->status == -ABODE_ECORRUPT && !same_slot) {
-        item_fail(task, move->item, -EAGAIN); /* it moved while it was read */
+        task->item_at = AB_MIN(task->item_at, move->item); /* it moved while it was read: again */
     } else {
         if (move->status == -ABODE_ECORRUPT) {
             block->flags |= AB_BLOCK_BAD;

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 // clang-format off
 #include <cmocka.h>
 // clang-format on
@@ -331,6 +332,45 @@ static void more_than_there_is_room_for(void **state)
 }
 
 /* Events of one model do not wait for those of another to be taken. */
+/* Memory pressure writes items that are in memory only, by itself: no put of the host's is in flight,
+ * so no put hears of it. */
+static void put_of_what_is_being_spilled(void **state)
+{
+    struct api *api = *state;
+    enum { FRAMES = 32 };
+    api->config.io = ABODE_IO_SYNC;
+    struct host host = host_make(state);
+    for (uint32_t i = 0; i < FRAMES; i++) {
+        struct abode_item item = item_of(&host, i, 5000);
+        fill(host.memory + item.offset, item.bytes, i);
+        assert_int_equal(put(&host, &item, 1, ABODE_MEM), 0);
+    }
+    fault_os_plan(&api->fault, (struct fault_plan){.call = AB_OS_PWRITE,
+                                                   .kind = FAULT_DELAY,
+                                                   .sticky = true,
+                                                   .delay_ns = 10ull * 1000 * 1000});
+    struct abode_item waits = item_of(&host, FRAMES + 1, 5000), again[4];
+    struct abode_op op = {.timeout_ns = 0}, *done;
+    assert_int_equal(abode_cache_put(api->queue, host.model, &waits, 1, ABODE_MEM, &op), 0);
+    for (int i = 0; i < 20000 && fault_os_strikes(&api->fault) == 0; i++) {
+        (void)usleep(500);
+    }
+    struct abode_queue *queue = api->queue; /* one that this op alone comes back through */
+    assert_int_equal(abode_queue_open(api->runtime, 4, &api->queue), 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        again[i] = item_of(&host, i * 8, 5000);
+    }
+    assert_int_equal(put(&host, again, 2, ABODE_MEM), 0);
+    assert_int_equal(put(&host, again + 2, 2, ABODE_WRITTEN), 0);
+    fault_os_clear(&api->fault);
+    assert_int_equal(abode_queue_close(api->queue), 0);
+    api->queue = queue;
+    assert_int_equal(abode_poll(queue, &done, 1, 60ll * 1000 * 1000 * 1000), 1);
+    assert_ptr_equal(done, &op);
+    assert_int_equal(op.status, 0);
+    host_free(&host);
+}
+
 static void events_are_by_model(void **state)
 {
     struct api *api = *state;
@@ -437,6 +477,7 @@ int main(void)
         TEST(deleted_is_gone_for_good),
         TEST(corrupt_item_is_refused_and_replaced),
         TEST(more_than_there_is_room_for),
+        TEST(put_of_what_is_being_spilled),
         TEST(events_are_by_model),
         TEST(regions),
     };
