@@ -24,8 +24,6 @@ struct entry_key {
 };
 _Static_assert(sizeof(struct entry_key) <= sizeof(((struct store_client_op *)0)->entry), "fits");
 
-#define LOG_WAIT_MS 10000u
-
 static void die(const char *what)
 {
     (void)fprintf(stderr, "store_client: %s\n", what);
@@ -40,20 +38,6 @@ static void log_write(void *context, int level, const char *line)
     const size_t used = strlen(client->log);
     (void)snprintf(client->log + used, sizeof(client->log) - used, "%s\n", line);
     (void)pthread_mutex_unlock(&client->mutex);
-}
-
-bool store_client_logged(struct store_client *client, const char *text)
-{
-    bool found = false;
-    for (uint32_t i = 0; i < LOG_WAIT_MS && !found; i++) {
-        (void)pthread_mutex_lock(&client->mutex);
-        found = strstr(client->log, text) != NULL;
-        (void)pthread_mutex_unlock(&client->mutex);
-        if (!found) {
-            (void)usleep(1000);
-        }
-    }
-    return found;
 }
 
 void store_client_init(struct store_client *client, const struct ab_os *os)

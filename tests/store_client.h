@@ -37,8 +37,6 @@ struct store_client {
 };
 
 void store_client_init(struct store_client *client, const struct ab_os *os);
-/* Has a line with this text been logged? Waits for it: threads of the store log in their own time. */
-bool store_client_logged(struct store_client *client, const char *text);
 /* config with the callbacks of this client; the caller adds what it likes */
 struct ab_store_config store_client_config(struct store_client *client, const char *const *paths,
                                            uint32_t path_count);

@@ -97,5 +97,6 @@ void ab_preparer_run(void *argument)
         ab_lock_take(&store->lock);
         fill_ended(store, segment, result);
     }
+    makes_tell(store); /* noted while the last file was written */
     ab_lock_drop(&store->lock);
 }
