@@ -12,7 +12,7 @@
  *   P6.io-1m              io_uring_enter calls per GB read, counted by the engine
  *   P7.1m                 GB/s of reads, pread pool / io_uring
  */
-#include "bench_common.h"
+#include "fio.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "io/io.h"
@@ -29,21 +28,21 @@
 #define DEPTH_64K 32
 #define REQUESTS_MAX 128
 #define FILE_BYTES_DEFAULT (2ull << 30)
-#define CHUNK_BYTES (16u << 20) /* the file is written in such pieces */
-#define JSON_BYTES_MAX 65536
+#define CHUNK_BYTES (16u << 20) /* the file is a multiple of it */
 #define GB 1e9
 
 struct plan { /* what all sides of one case do */
     const struct bench_run *run;
-    char dir[BENCH_PATH_MAX];
-    char path[BENCH_PATH_MAX + 16];
+    struct fio_plan file;
     int fd;
-    uint64_t file_bytes;
-    uint32_t block_bytes, depth;
-    bool is_write;
     uint64_t seed;
-    unsigned char *memory; /* 2 * depth blocks */
+    unsigned char *memory;
 };
+
+static size_t memory_bytes(const struct plan *plan)
+{
+    return 2ull * plan->file.depth * plan->file.block_bytes; /* queued and in flight */
+}
 
 struct side {
     struct plan *plan;
@@ -78,19 +77,19 @@ static void stream_push(struct stream *stream, const struct plan *plan,
     if (stream->next == stream->count) {
         return;
     }
-    request->offset = (uint64_t)stream->order[stream->next++] * plan->block_bytes;
+    request->offset = (uint64_t)stream->order[stream->next++] * plan->file.block_bytes;
     ab_io_submit(stream->io, &request, 1);
 }
 
 static int stream_run(struct stream *stream, const struct plan *plan)
 {
-    const uint32_t request_count = plan->depth * 2;
+    const uint32_t request_count = plan->file.depth * 2;
     for (uint32_t i = 0; i < request_count; i++) {
         stream->requests[i] = (struct ab_io_request){
-            .kind = plan->is_write ? AB_IO_WRITE : AB_IO_READ,
+            .kind = plan->file.is_write ? AB_IO_WRITE : AB_IO_READ,
             .file = stream->file,
-            .address = plan->memory + (size_t)i * plan->block_bytes,
-            .bytes = plan->block_bytes,
+            .address = plan->memory + (size_t)i * plan->file.block_bytes,
+            .bytes = plan->file.block_bytes,
         };
         stream_push(stream, plan, &stream->requests[i]);
     }
@@ -114,7 +113,7 @@ static int abode_open(const struct side *side, struct stream *stream)
         .os = ab_os_default(),
         .node = -1,
         .engine = side->engine,
-        .depth = plan->depth,
+        .depth = plan->file.depth,
         .file_max = 16,
         .probe_fd = plan->fd,
     };
@@ -124,7 +123,7 @@ static int abode_open(const struct side *side, struct stream *stream)
     }
     code = ab_io_file_add(stream->io, plan->fd, &stream->file);
     if (code == 0) {
-        code = ab_io_buffer_add(stream->io, plan->memory, 2ull * plan->depth * plan->block_bytes);
+        code = ab_io_buffer_add(stream->io, plan->memory, memory_bytes(plan));
     }
     return code;
 }
@@ -133,7 +132,7 @@ static int abode_side(void *context, struct bench_sample *ret_sample)
 {
     const struct side *side = context;
     struct plan *plan = side->plan;
-    struct stream stream = {.count = (uint32_t)(plan->file_bytes / plan->block_bytes)};
+    struct stream stream = {.count = (uint32_t)(plan->file.bytes / plan->file.block_bytes)};
     stream.order = calloc(stream.count, sizeof(*stream.order));
     if (stream.order == NULL) {
         return -ENOMEM;
@@ -143,7 +142,7 @@ static int abode_side(void *context, struct bench_sample *ret_sample)
     if (code == 0) {
         bench_sample_begin(ret_sample);
         code = stream_run(&stream, plan);
-        bench_sample_end(ret_sample, plan->file_bytes);
+        bench_sample_end(ret_sample, plan->file.bytes);
         ret_sample->extra = (double)ab_io_counters(stream.io).submits;
     }
     ab_io_close(stream.io);
@@ -151,159 +150,31 @@ static int abode_side(void *context, struct bench_sample *ret_sample)
     return code;
 }
 
-/* ---- fio ---- */
-
-/* The number after "key" : at or after `from`; false: not there. */
-static bool json_number(const char *from, const char *key, double *ret)
-{
-    const char *at = from == NULL ? NULL : strstr(from, key);
-    const char *colon = at == NULL ? NULL : strchr(at, ':');
-    if (colon == NULL) {
-        return false;
-    }
-    char *end = NULL;
-    const double value = strtod(colon + 1, &end);
-    if (end == colon + 1) {
-        return false;
-    }
-    *ret = value;
-    return true;
-}
-
-/* From what fio says of its one job: bytes moved, seconds, CPU of the job's process. */
-static int fio_parse(const char *path, bool is_write, struct bench_sample *ret)
-{
-    char *text = calloc(1, JSON_BYTES_MAX);
-    FILE *file = text == NULL ? NULL : fopen(path, "re");
-    if (file == NULL) {
-        free(text);
-        return -EIO;
-    }
-    const size_t count = fread(text, 1, JSON_BYTES_MAX - 1, file);
-    (void)fclose(file);
-    text[count] = '\0';
-    const char *section = strstr(text, is_write ? "\"write\" :" : "\"read\" :");
-    double bytes, rate, user, system, runtime_ms;
-    const bool good = json_number(section, "\"io_bytes\"", &bytes) &&
-                      json_number(section, "\"bw_bytes\"", &rate) && rate > 0 &&
-                      json_number(text, "\"usr_cpu\"", &user) &&
-                      json_number(text, "\"sys_cpu\"", &system) &&
-                      json_number(text, "\"job_runtime\"", &runtime_ms);
-    free(text);
-    if (!good) {
-        return -EPROTO;
-    }
-    *ret = (struct bench_sample){
-        .seconds = bytes / rate,
-        .cpu_s = (user + system) / 100 * runtime_ms / 1000,
-        .bytes = (uint64_t)bytes,
-    };
-    return 0;
-}
-
-static void fio_exec(const struct plan *plan, const char *output)
-{
-    char file[BENCH_PATH_MAX + 64], out[BENCH_PATH_MAX + 64], block[32], depth[32], size[48],
-        seed[48];
-    (void)snprintf(file, sizeof(file), "--filename=%s", plan->path);
-    (void)snprintf(out, sizeof(out), "--output=%s", output);
-    (void)snprintf(block, sizeof(block), "--bs=%u", plan->block_bytes);
-    (void)snprintf(depth, sizeof(depth), "--iodepth=%u", plan->depth);
-    (void)snprintf(size, sizeof(size), "--size=%llu", (unsigned long long)plan->file_bytes);
-    (void)snprintf(seed, sizeof(seed), "--randseed=%u", (uint32_t)plan->seed | 1);
-    /* glibc asks for huge pages behind malloc: fio 3.33 has no option for transparent ones */
-    (void)setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", 1);
-    (void)execlp("fio", "fio", "--name=bench", file, out, block, depth, size, seed,
-                 plan->is_write ? "--rw=randwrite" : "--rw=randread", "--ioengine=io_uring",
-                 "--fixedbufs=1", "--registerfiles=1", "--direct=1", "--mem=malloc",
-                 "--iomem_align=2m", "--invalidate=0", "--overwrite=1", "--fallocate=none",
-                 "--scramble_buffers=0", "--output-format=json", (char *)NULL);
-    _exit(127);
-}
-
-static int fio_side(void *context, struct bench_sample *ret_sample)
-{
-    const struct side *side = context;
-    struct plan *plan = side->plan;
-    (void)bench_random(&plan->seed);
-    char output[BENCH_PATH_MAX + 16];
-    (void)snprintf(output, sizeof(output), "%s/fio.json", plan->dir);
-    const pid_t child = fork();
-    if (child < 0) {
-        return -errno;
-    }
-    if (child == 0) {
-        fio_exec(plan, output);
-    }
-    int status = 0;
-    if (waitpid(child, &status, 0) != child || !WIFEXITED(status)) {
-        return -ECHILD;
-    }
-    if (WEXITSTATUS(status) != 0) {
-        return WEXITSTATUS(status) == 127 ? -ENOENT : -EIO;
-    }
-    return fio_parse(output, plan->is_write, ret_sample);
-}
-
-static bool fio_is_there(void)
-{
-    return system("command -v fio >/dev/null 2>&1") == 0; // NOLINT(cert-env33-c): a bench
-}
-
 /* ---- one case ---- */
-
-static int file_write(const struct plan *plan)
-{
-    void *bytes;
-    int code = bench_memory_get(CHUNK_BYTES, &bytes);
-    if (code < 0) {
-        return code;
-    }
-    for (uint64_t offset = 0; offset < plan->file_bytes && code == 0; offset += CHUNK_BYTES) {
-        bench_fill(bytes, CHUNK_BYTES, offset);
-        if (pwrite(plan->fd, bytes, CHUNK_BYTES, (off_t)offset) != (ssize_t)CHUNK_BYTES) {
-            code = errno == 0 ? -EIO : -errno;
-        }
-    }
-    bench_memory_put(bytes, CHUNK_BYTES);
-    if (code == 0 && fdatasync(plan->fd) != 0) {
-        code = -errno;
-    }
-    return code;
-}
 
 static int plan_open(struct plan *plan)
 {
-    int code = bench_directory_make(plan->run, "io", plan->dir);
+    plan->file.bytes = bench_bytes(plan->run, FILE_BYTES_DEFAULT) / CHUNK_BYTES * CHUNK_BYTES;
+    int code = fio_open(plan->run, &plan->file);
     if (code < 0) {
         return code;
     }
-    (void)snprintf(plan->path, sizeof(plan->path), "%s/file", plan->dir);
-    plan->file_bytes = bench_bytes(plan->run, FILE_BYTES_DEFAULT) / CHUNK_BYTES * CHUNK_BYTES;
-    plan->fd = open(plan->path, O_RDWR | O_CREAT | O_EXCL | O_DIRECT | O_CLOEXEC, 0600);
-    code = plan->fd < 0 ? -errno : 0;
-    if (code == 0) {
-        code = file_write(plan);
-    }
-    if (code == 0) {
-        void *memory = NULL;
-        code = bench_memory_get(2ull * plan->depth * plan->block_bytes, &memory);
-        plan->memory = memory;
-    }
+    plan->fd = open(plan->file.path, O_RDWR | O_DIRECT | O_CLOEXEC);
+    void *memory = NULL;
+    code = plan->fd < 0 ? -errno : bench_memory_get(memory_bytes(plan), &memory);
+    plan->memory = memory;
     return code;
 }
 
 static void plan_close(struct plan *plan)
 {
     if (plan->memory != NULL) {
-        bench_memory_put(plan->memory, 2ull * plan->depth * plan->block_bytes);
+        bench_memory_put(plan->memory, memory_bytes(plan));
     }
     if (plan->fd >= 0) {
         (void)close(plan->fd);
     }
-    if (plan->dir[0] != '\0') {
-        (void)bench_directory_remove(plan->dir);
-    }
+    fio_close(&plan->file);
 }
 
 static int plan_measure(struct plan *plan, const char *title, const struct bench_side *sides,
@@ -330,8 +201,10 @@ static int against_fio(struct bench_run *run, struct plan *plan, const struct be
         return bench_report_missing(run, card, "fio is not installed");
     }
     plan->run = run;
-    struct side fio = {.plan = plan}, uring = {.plan = plan, .engine = AB_IO_URING};
-    const struct bench_side sides[] = {{"fio", fio_side, &fio}, {"abode", abode_side, &uring}};
+    plan->file.is_random = true;
+    struct side uring = {.plan = plan, .engine = AB_IO_URING};
+    const struct bench_side sides[] = {{"fio", fio_run, &plan->file},
+                                       {"abode", abode_side, &uring}};
     const int code = plan_measure(plan, card->what, sides, 2, ret_table);
     if (code < 0) {
         return code;
@@ -339,7 +212,7 @@ static int against_fio(struct bench_run *run, struct plan *plan, const struct be
     const struct bench_series ratio = bench_ratio_of_rates(ret_table, 1, 0);
     const struct bench_series ours = bench_rates(ret_table, 1), theirs = bench_rates(ret_table, 0);
     char note[160];
-    (void)snprintf(note, sizeof(note), "depth %u, abode %.2f GB/s, fio %.2f GB/s", plan->depth,
+    (void)snprintf(note, sizeof(note), "depth %u, abode %.2f GB/s, fio %.2f GB/s", plan->file.depth,
                    bench_series_median(&ours) / GB, bench_series_median(&theirs) / GB);
     return bench_report(run, card, &ratio, note);
 }
@@ -371,7 +244,7 @@ static int report_costs(struct bench_run *run, const struct bench_table *table)
 static int bench_read_1m(struct bench_run *run)
 {
     static struct bench_table table; /* too large for a stack */
-    struct plan plan = {.block_bytes = 1u << 20, .depth = DEPTH_1M};
+    struct plan plan = {.file = {.block_bytes = 1u << 20, .depth = DEPTH_1M}};
     const struct bench_card card = {"P1.io-1m", "engine reads / fio io_uring, 1 MiB", "ratio", 0.97,
                                     BENCH_AT_LEAST};
     const int code = against_fio(run, &plan, &card, &table);
@@ -381,7 +254,7 @@ static int bench_read_1m(struct bench_run *run)
 static int bench_read_64k(struct bench_run *run)
 {
     static struct bench_table table;
-    struct plan plan = {.block_bytes = 64u << 10, .depth = DEPTH_64K};
+    struct plan plan = {.file = {.block_bytes = 64u << 10, .depth = DEPTH_64K}};
     const struct bench_card card = {"P1.io-64k", "engine reads / fio io_uring, 64 KiB", "ratio",
                                     0.95, BENCH_AT_LEAST};
     return against_fio(run, &plan, &card, &table);
@@ -390,7 +263,7 @@ static int bench_read_64k(struct bench_run *run)
 static int bench_write_1m(struct bench_run *run)
 {
     static struct bench_table table;
-    struct plan plan = {.block_bytes = 1u << 20, .depth = DEPTH_1M, .is_write = true};
+    struct plan plan = {.file = {.block_bytes = 1u << 20, .depth = DEPTH_1M, .is_write = true}};
     const struct bench_card card = {"P3.io-1m", "engine writes / fio io_uring, 1 MiB, no sync",
                                     "ratio", 0, BENCH_INFORMATION};
     return against_fio(run, &plan, &card, &table);
@@ -399,7 +272,7 @@ static int bench_write_1m(struct bench_run *run)
 static int bench_pool(struct bench_run *run)
 {
     static struct bench_table table;
-    struct plan plan = {.run = run, .block_bytes = 1u << 20, .depth = DEPTH_1M};
+    struct plan plan = {.run = run, .file = {.block_bytes = 1u << 20, .depth = DEPTH_1M}};
     struct side uring = {.plan = &plan, .engine = AB_IO_URING};
     struct side pool = {.plan = &plan, .engine = AB_IO_THREADS};
     const struct bench_side sides[] = {{"io_uring", abode_side, &uring},

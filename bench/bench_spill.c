@@ -194,7 +194,8 @@ static int bench_durable(struct bench_run *run)
     struct fio_plan fio = {.bytes = host_bytes(&spill.host.plan),
                            .block_bytes = 1u << 20,
                            .depth = DEPTH,
-                           .is_write = true};
+                           .is_write = true,
+                           .has_sync = true};
     const struct bench_side sides[] = {
         {"fio", fio_run, &fio}, {"abode", spill_side, &spill}, {"files", files_side, &files}};
     code = fio_open(run, &fio);

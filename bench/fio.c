@@ -38,13 +38,12 @@ static int file_write(int fd, uint64_t bytes)
 
 int fio_open(const struct bench_run *run, struct fio_plan *plan)
 {
-    char path[BENCH_PATH_MAX + 16];
     int code = bench_directory_make(run, "fio", plan->dir);
     if (code < 0) {
         return code;
     }
-    (void)snprintf(path, sizeof(path), "%s/file", plan->dir);
-    const int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_DIRECT | O_CLOEXEC, 0600);
+    (void)snprintf(plan->path, sizeof(plan->path), "%s/file", plan->dir);
+    const int fd = open(plan->path, O_RDWR | O_CREAT | O_EXCL | O_DIRECT | O_CLOEXEC, 0600);
     code = fd < 0 ? -errno : file_write(fd, plan->bytes);
     if (fd >= 0) {
         (void)close(fd);
@@ -111,19 +110,28 @@ static int fio_parse(const char *path, bool is_write, struct bench_sample *ret)
     return 0;
 }
 
+static const char *fio_mode(const struct fio_plan *plan)
+{
+    if (plan->is_random) {
+        return plan->is_write ? "--rw=randwrite" : "--rw=randread";
+    }
+    return plan->is_write ? "--rw=write" : "--rw=read";
+}
+
 static void fio_exec(const struct fio_plan *plan, const char *output)
 {
-    char file[BENCH_PATH_MAX + 64], out[BENCH_PATH_MAX + 64], block[32], depth[32], size[48];
-    (void)snprintf(file, sizeof(file), "--filename=%s/file", plan->dir);
+    char file[BENCH_PATH_MAX + 64], out[BENCH_PATH_MAX + 64], block[32], depth[32], size[48],
+        seed[48];
+    (void)snprintf(file, sizeof(file), "--filename=%s", plan->path);
     (void)snprintf(out, sizeof(out), "--output=%s", output);
     (void)snprintf(block, sizeof(block), "--bs=%u", plan->block_bytes);
     (void)snprintf(depth, sizeof(depth), "--iodepth=%u", plan->depth);
     (void)snprintf(size, sizeof(size), "--size=%llu", (unsigned long long)plan->bytes);
+    (void)snprintf(seed, sizeof(seed), "--randseed=%u", (uint32_t)plan->seed | 1);
     /* glibc asks for huge pages behind malloc: fio 3.33 has no option for transparent ones */
     (void)setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", 1);
-    (void)execlp("fio", "fio", "--name=bench", file, out, block, depth, size,
-                 plan->is_write ? "--rw=write" : "--rw=read",
-                 plan->is_write ? "--end_fsync=1" : "--end_fsync=0", "--ioengine=io_uring",
+    (void)execlp("fio", "fio", "--name=bench", file, out, block, depth, size, seed, fio_mode(plan),
+                 plan->has_sync ? "--end_fsync=1" : "--end_fsync=0", "--ioengine=io_uring",
                  "--fixedbufs=1", "--registerfiles=1", "--direct=1", "--mem=malloc",
                  "--iomem_align=2m", "--invalidate=0", "--overwrite=1", "--fallocate=none",
                  "--scramble_buffers=0", "--output-format=json", (char *)NULL);
@@ -132,7 +140,8 @@ static void fio_exec(const struct fio_plan *plan, const char *output)
 
 int fio_run(void *context, struct bench_sample *ret_sample)
 {
-    const struct fio_plan *plan = context;
+    struct fio_plan *plan = context;
+    (void)bench_random(&plan->seed);
     char output[BENCH_PATH_MAX + 16];
     (void)snprintf(output, sizeof(output), "%s/fio.json", plan->dir);
     const pid_t child = fork();
