@@ -57,12 +57,18 @@ uint32_t oracle_push(struct oracle_name *name, const struct live_state *state)
         abort();
     }
     version->gone = state == NULL;
+    version->durability = name->durability;
     version->delete_tick = ORACLE_NOT_DELETED;
     if (state != NULL) {
         version->state = *state;
     }
     atomic_store_explicit(&name->count, count + 1, memory_order_release);
     return count;
+}
+
+void oracle_pop(struct oracle_name *name)
+{
+    atomic_store_explicit(&name->count, count_of(name) - 1, memory_order_release);
 }
 
 void oracle_promise(struct oracle_name *name, uint32_t version)
@@ -99,7 +105,18 @@ void oracle_settle(struct oracle_name *name, const struct oracle_version *versio
 {
     /* a copy: the source may lie in the row itself */
     const struct oracle_version found = *version;
+    uint32_t durability = found.durability;
 
+    /* versions that look the same (empty ones): the store may hold the one that promised least */
+    for (uint32_t index = first_of(name); !found.gone && index < count_of(name); index++) {
+        const struct oracle_version *other = &name->versions[index];
+
+        if (!other->gone && live_state_equal(&other->state, &found.state) &&
+            other->durability < durability) {
+            durability = other->durability;
+        }
+    }
+    name->durability = durability;
     oracle_promise(name, oracle_push(name, found.gone ? NULL : &found.state));
 }
 

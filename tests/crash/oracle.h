@@ -32,12 +32,13 @@
 
 struct oracle_version {
     bool gone;
+    uint32_t durability;  /* of the session that this is a version of: names are used again */
     uint64_t delete_tick; /* gone by an acknowledged delete at this tick */
     struct live_state state;
 };
 struct oracle_name {
     _Atomic uint32_t first, count; /* versions[first .. count) are possible */
-    uint32_t durability;           /* of the last version that is not gone */
+    uint32_t durability;           /* of the living session; versions pushed get it */
     struct oracle_version versions[ORACLE_VERSIONS];
     uint32_t event_count; /* what was done with it lately: for the report of a failure */
     char events[ORACLE_EVENTS][ORACLE_EVENT_BYTES];
@@ -66,6 +67,8 @@ bool oracle_may_be_gone(const struct oracle_name *name);
 void oracle_note(struct oracle *oracle, uint32_t name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void oracle_tell(const struct oracle *oracle, uint32_t name);
+/* The call that the last push was for was refused: the version cannot come true. */
+void oracle_pop(struct oracle_name *name);
 /* The store has been read, and holds this. */
 void oracle_settle(struct oracle_name *name, const struct oracle_version *version);
 
