@@ -408,17 +408,18 @@ void ab_move_done(struct ab_kv *kv, struct ab_move *move)
 {
     struct ab_task *task = move->task;
     struct ab_block *block = &kv->blocks[move->block];
+    /* else it was moved or dropped while it was read, and the old slot may have been used again */
+    bool same_slot = block->segment == move->slot.segment && block->page == move->slot.page;
     task->pending--;
     kv->transfer->in_flight--;
-    if (move->status != 0) {
+    if (move->status != 0 && (same_slot || move->status != -ABODE_ECORRUPT)) {
         _Atomic uint64_t *counter = move->status == -ABODE_ECORRUPT
                                         ? &kv->counters.checksum_failures
                                         : &kv->counters.io_errors;
         atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-    } else if (move->kind == AB_MOVE_RESTORE) {
+    } else if (move->status == 0 && move->kind == AB_MOVE_RESTORE) {
         atomic_fetch_add_explicit(&kv->counters.bytes_restored, move->bytes, memory_order_relaxed);
     }
-    bool same_slot = block->segment == move->slot.segment && block->page == move->slot.page;
     if (move->owns_frame && move->kind == AB_MOVE_RESTORE) {
         struct ab_frame_info *info = ab_block_frame_info(kv, block);
         if (move->status == -ABODE_ECORRUPT && same_slot) {

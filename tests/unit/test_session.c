@@ -314,6 +314,41 @@ static void will_need_restores_in_advance(void **state)
     api_check(api, session, 1, 64);
 }
 
+/* Its blocks are dropped while moves fill their frames; their numbers are used again at once. */
+static void deleted_while_it_is_prefetched(void **state)
+{
+    struct api *api = *state;
+    struct abode_stats stats;
+    api->config.io = ABODE_IO_SYNC;
+    api_open(api);
+    for (uint32_t round = 1; round <= 3; round++) {
+        struct abode_session session = api_create(api, api->hybrid, round);
+        api_turn(api, session, round, 64);
+        assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+        fault_os_plan(&api->fault, (struct fault_plan){.call = AB_OS_PREAD,
+                                                       .kind = FAULT_DELAY,
+                                                       .delay_ns = 5000000,
+                                                       .sticky = true});
+        abode_advise(api->runtime, session, ABODE_WILL_NEED, 1);
+        for (int i = 0; i < 5000 && fault_os_strikes(&api->fault) == 0; i++) {
+            (void)usleep(1000);
+        }
+        assert_int_equal(abode_session_delete(api->runtime, session), 0);
+        session = api_create(api, api->hybrid, round + 10);
+        api_turn(api, session, round + 10, 64);
+        fault_os_clear(&api->fault);
+        assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+        assert_int_equal(api_attach(api, session, 0), 0);
+        api_check(api, session, round + 10, 64);
+        assert_int_equal(abode_session_delete(api->runtime, session), 0);
+    }
+    assert_int_equal(abode_flush(api->runtime, -1), 0);
+    assert_int_equal(abode_stats_get(api->runtime, &stats), 0);
+    assert_int_equal(stats.blocks_resident, 0);
+    assert_int_equal(stats.blocks_stored, 0);
+    assert_int_equal(stats.checksum_failures, 0);
+}
+
 static void calls_on_detached_sessions(void **state)
 {
     struct api *api = *state;
@@ -524,6 +559,7 @@ int main(void)
         TEST(note_that_was_not_detached_is_not_stored),
         TEST(advice_changes_no_byte),
         TEST(will_need_restores_in_advance),
+        TEST(deleted_while_it_is_prefetched),
         TEST(calls_on_detached_sessions),
         TEST(fork_shares_and_then_differs),
         TEST(truncate_to_restore_points_only),
