@@ -318,6 +318,35 @@ int live_append(struct live_host *host, struct abode_session session, struct liv
     return 0;
 }
 
+int live_truncate(struct live_host *host, struct abode_session session, uint64_t token_count)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    int rc = -EAGAIN;
+
+    for (uint32_t attempt = 0; attempt < APPEND_TRIES && rc == -EAGAIN; attempt++) {
+        rc = abode_session_truncate(host->runtime, session, token_count);
+        if (rc == -EAGAIN) {
+            (void)nanosleep(&pause, NULL);
+        }
+    }
+    return rc;
+}
+
+int live_fork(struct live_host *host, struct abode_session parent, uint64_t token_count,
+              const struct abode_key *name, struct abode_session *ret)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    int rc = -EAGAIN;
+
+    for (uint32_t attempt = 0; attempt < APPEND_TRIES && rc == -EAGAIN; attempt++) {
+        rc = abode_session_fork(host->runtime, parent, token_count, name, ret);
+        if (rc == -EAGAIN) {
+            (void)nanosleep(&pause, NULL);
+        }
+    }
+    return rc;
+}
+
 static int snapshot_reserve_patiently(struct live_host *host, struct abode_session session,
                                       uint32_t component, size_t size, void **ret)
 {

@@ -78,6 +78,10 @@ int live_detach(struct live_host *host, struct abode_session session, uint32_t f
  * while. Nothing is appended on failure. */
 int live_append(struct live_host *host, struct abode_session session, struct live_state *state,
                 uint32_t token_count, uint32_t stamp);
+/* Truncate and fork, patiently: while older state is being brought in they answer -EAGAIN. */
+int live_truncate(struct live_host *host, struct abode_session session, uint64_t token_count);
+int live_fork(struct live_host *host, struct abode_session parent, uint64_t token_count,
+              const struct abode_key *name, struct abode_session *ret);
 /* Commit a snapshot and bytes here: a restore point. */
 int live_snapshot(struct live_host *host, struct abode_session session, struct live_state *state,
                   uint32_t stamp);

@@ -265,12 +265,16 @@ ABODE_API ABODE_MUST_CHECK int abode_session_find(struct abode *runtime,
                                                   struct abode_session *ret);
 /* A new anonymous attached session that shares the parent's rows up to token_count, which must be
  * a restore point of the parent (or its token_count); a partly filled last row is copied. The
- * parent must be attached (-ENOTCONN). name may be NULL. -EAGAIN, -ABODE_EFULL as for reserve. */
+ * parent must be attached (-ENOTCONN). name may be NULL. -EAGAIN, -ABODE_EFULL as for reserve,
+ * and as for truncate. */
 ABODE_API ABODE_MUST_CHECK int abode_session_fork(struct abode *runtime,
                                                   struct abode_session parent, uint64_t token_count,
                                                   const struct abode_key *name,
                                                   struct abode_session *ret_child);
-/* Forget tokens from token_count on, which must be a restore point. Attached sessions only. */
+/* Forget tokens from token_count on, which must be a restore point. Attached sessions only. An attach
+ * restores what the newest restore point needs: state of an older one that is in the store only is
+ * brought in first, and the answer is -EAGAIN, ask again, until it is there (-ABODE_EFULL, -EIO or
+ * -ABODE_ECORRUPT if it cannot be: the session is as before). */
 ABODE_API ABODE_MUST_CHECK int abode_session_truncate(struct abode *runtime,
                                                       struct abode_session session,
                                                       uint64_t token_count);

@@ -423,7 +423,10 @@ int ab_session_truncate(struct ab_kv *kv, struct abode_session handle, uint64_t 
                 ab_session_restore_point(kv, session, token_count) != token_count)) {
         status = -EINVAL;
     } else {
-        truncate_checked(kv, session, token_count, record);
+        status = ab_session_recall(kv, session, token_count);
+        if (status == 0) {
+            truncate_checked(kv, session, token_count, record);
+        }
     }
     ab_record_submit(record, AB_PROMISE_WRITTEN);
     ab_lock_drop(&kv->lock);
@@ -555,13 +558,14 @@ static int fork_locked(struct ab_kv *kv, struct abode_session handle, uint64_t t
     if (parent->state != AB_SESSION_ATTACHED) {
         return parent->task != NULL ? -EBUSY : -ENOTCONN;
     }
-    const struct ab_model *model = &kv->models[parent->model];
     bool whole =
         token_count == 0 || ab_session_restore_point(kv, parent, token_count) == token_count;
-    const struct ab_restore_point *point = ab_session_point(parent, token_count);
-    if (token_count > parent->token_count || !whole ||
-        (model->has_snapshots && token_count > 0 && !ab_point_is_pinned(model, point))) {
+    if (token_count > parent->token_count || !whole) {
         return -EINVAL;
+    }
+    int status = ab_session_recall(kv, parent, token_count);
+    if (status != 0) {
+        return status;
     }
     struct abode_session_opts opts = {.struct_size = sizeof(opts),
                                       .model = parent->model,
@@ -570,7 +574,7 @@ static int fork_locked(struct ab_kv *kv, struct abode_session handle, uint64_t t
                                       .name = name,
                                       .tenant = parent->tenant};
     struct abode_session made;
-    int status = ab_session_create_locked(kv, &opts, &made);
+    status = ab_session_create_locked(kv, &opts, &made);
     if (status != 0) {
         return status;
     }

@@ -160,6 +160,7 @@ struct ab_session {
     int detach_status;                   /* of the last detach, or of abode_flush's */
     struct ab_task *task;                /* the host's op in flight */
     struct ab_task *spill;               /* an internal spill in flight */
+    int recall_status;                   /* how the last moves of recall.c failed; 0 */
     uint8_t *note, *note_stored; /* note_dirty: the committed record has note_stored, else note */
     uint32_t note_size, note_stored_size;
 };

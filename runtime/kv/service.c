@@ -276,6 +276,9 @@ static void task_step(struct ab_task *task)
     case AB_TASK_COMPACT:
         ab_compact_step(task);
         break;
+    case AB_TASK_RECALL:
+        ab_recall_step(task);
+        break;
     }
 }
 

@@ -52,6 +52,10 @@ uint64_t ab_session_restore_point(struct ab_kv *kv, const struct ab_session *ses
                                   uint64_t limit);
 /* the restore point at exactly token_count, NULL: none (or the model has no explicit ones) */
 struct ab_restore_point *ab_session_point(struct ab_session *session, uint64_t token_count);
+/* Attached: all that the position needs is in memory and pinned. 0; -EAGAIN it is on its way, ask
+ * again; -ABODE_EFULL no frames; -EIO, -ABODE_ECORRUPT it cannot be had. */
+int ab_session_recall(struct ab_kv *kv, struct ab_session *session,
+                      uint64_t token_count) AB_MUST_CHECK;
 bool ab_session_is_dirty(struct ab_kv *kv, const struct ab_session *session);
 /* Cut to token_count: rows and points behind it go; blocks that nobody names any more are dropped
  * through `record`. A cut inside a row leaves the row as it is. */

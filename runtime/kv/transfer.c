@@ -429,6 +429,8 @@ void ab_move_done(struct ab_kv *kv, struct ab_move *move)
     }
     if (task->kind == AB_TASK_GET || task->kind == AB_TASK_PUT) {
         ab_cache_move_done(task, move);
+    } else if (task->kind == AB_TASK_RECALL && move->status != -ABODE_ECORRUPT) {
+        task->status = task->status == 0 ? move->status : task->status; /* the block says corrupt */
     }
     if (move->owns_frame) {
         ab_frame_unpin(kv, block);

@@ -80,6 +80,7 @@ enum ab_task_kind {
     AB_TASK_DELETE,
     AB_TASK_ITEM_SPILL, /* cache items that are in memory only */
     AB_TASK_COMPACT,
+    AB_TASK_RECALL, /* moves for an older restore point of an attached session */
 };
 enum ab_task_phase {
     AB_PHASE_START = 0,
@@ -201,6 +202,7 @@ void ab_detach_step(struct ab_task *task);
 void ab_cache_step(struct ab_task *task);
 void ab_item_spill_step(struct ab_task *task);
 void ab_compact_step(struct ab_task *task);
+void ab_recall_step(struct ab_task *task);
 void ab_cache_move_done(struct ab_task *task, struct ab_move *move);
 void ab_cache_put_landed(struct ab_task *task, struct ab_move *move, int status);
 void ab_move_done(struct ab_kv *kv, struct ab_move *move);

@@ -71,10 +71,22 @@ int worker_stats_check(struct worker *worker)
 
 /* ---- finished ops ---------------------------------------------------------------------------------- */
 
+/* Every byte of a living attached session. */
+static int alive_compare(struct worker *worker, uint32_t index)
+{
+    struct worker_name *name = &worker->names[index];
+    char why[LIVE_WHY_MAX];
+    int rc = live_compare(&worker->host, name->session, &name->state, why,
+                          &worker->counts->bytes_verified);
+
+    return rc < 0
+               ? worker_wrong(worker, "name %u while alive: %s %s", index, abode_strerror(rc), why)
+               : 0;
+}
+
 static int attach_finished(struct worker *worker, const struct worker_op *op)
 {
     struct worker_name *name = &worker->names[op->name];
-    char why[LIVE_WHY_MAX];
     int rc = op->op.status;
 
     if (is_refusal(rc)) {
@@ -88,13 +100,7 @@ static int attach_finished(struct worker *worker, const struct worker_op *op)
     name->attached = true;
     oracle_note(worker->oracle, op->name, "attached");
     worker->counts->attaches++;
-    rc = live_compare(&worker->host, name->session, &name->state, why,
-                      &worker->counts->bytes_verified);
-    if (rc < 0) {
-        return worker_wrong(worker, "name %u while alive: %s %s", op->name, abode_strerror(rc),
-                            why);
-    }
-    return 0;
+    return alive_compare(worker, op->name);
 }
 
 static int detach_finished(struct worker *worker, const struct worker_op *op)
@@ -379,6 +385,8 @@ static int append_step(struct worker *worker, uint32_t index)
             live_state_drop_tail(&before);
             name->older = before;
             name->has_older = before.restore_point > 0;
+        } else if (is_refusal(rc)) {
+            oracle_pop(&worker->oracle->names[index]);
         }
     }
     if (is_refusal(rc)) {
@@ -392,9 +400,10 @@ static int truncate_step(struct worker *worker, uint32_t index)
 {
     struct worker_name *name = &worker->names[index];
     struct live_state next = name->state;
+    bool to_older = name->has_older && below(worker, 3) != 0;
     int rc;
 
-    if (name->has_older && below(worker, 3) != 0) {
+    if (to_older) {
         next = name->older;
         (void)oracle_push(&worker->oracle->names[index], &next);
     } else {
@@ -403,7 +412,14 @@ static int truncate_step(struct worker *worker, uint32_t index)
     if (next.restore_point == 0) {
         return 0;
     }
-    rc = abode_session_truncate(worker->host.runtime, name->session, next.token_count);
+    rc = live_truncate(&worker->host, name->session, next.token_count);
+    if (is_refusal(rc)) { /* the older state finds no frames */
+        if (to_older) {
+            oracle_pop(&worker->oracle->names[index]);
+        }
+        worker->counts->refusals++;
+        return 0;
+    }
     if (rc < 0) {
         return worker_wrong(worker, "truncate of name %u from %u to %u tokens: %s", index,
                             name->state.token_count, next.token_count, abode_strerror(rc));
@@ -414,7 +430,7 @@ static int truncate_step(struct worker *worker, uint32_t index)
     name->state = next;
     oracle_note(worker->oracle, index, "truncated to %u tokens", next.token_count);
     worker->counts->truncates++;
-    return 0;
+    return alive_compare(worker, index);
 }
 
 static int fork_step(struct worker *worker, uint32_t index)
@@ -436,9 +452,9 @@ static int fork_step(struct worker *worker, uint32_t index)
     worker_name_key(target, &key);
     known->durability = worker->oracle->names[index].durability;
     (void)oracle_push(known, &state);
-    rc = abode_session_fork(worker->host.runtime, parent->session, state.token_count, &key,
-                            &session);
+    rc = live_fork(&worker->host, parent->session, state.token_count, &key, &session);
     if (is_refusal(rc)) {
+        oracle_pop(known);
         worker->counts->refusals++;
         return 0;
     }
@@ -452,7 +468,7 @@ static int fork_step(struct worker *worker, uint32_t index)
     oracle_note(worker->oracle, index, "fork %u made at %u tokens", target, state.token_count);
     worker->attached_count++;
     worker->counts->forks++;
-    return 0;
+    return alive_compare(worker, target);
 }
 
 static int attached_step(struct worker *worker, uint32_t index)
