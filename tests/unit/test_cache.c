@@ -371,6 +371,31 @@ static void put_of_what_is_being_spilled(void **state)
     host_free(&host);
 }
 
+/* Items that nobody promised give way where there is no room to write them either. */
+static void memory_comes_back_in_a_full_store(void **state)
+{
+    struct api *api = *state;
+    api->config.store_bytes_max = 4u << 20;
+    struct host host = host_make(state);
+    int status = 0;
+    for (uint32_t i = 1; i < 64 && status == 0; i++) { /* sessions: they do not give way */
+        struct abode_session session = api_create(api, api->paged, i);
+        assert_int_equal(api_append(api, session, i, 64), 0);
+        status = api_detach(api, session, 0);
+    }
+    assert_int_equal(status, -ENOSPC);
+    for (uint32_t i = 0; i < 100; i++) { /* of 32 frames */
+        struct abode_item item = item_of(&host, i, 5000);
+        fill(host.memory + item.offset, item.bytes, i);
+        status = put(&host, &item, 1, ABODE_MEM);
+        if (status != 0) {
+            print_error("item %u: %d\n", i, item.status);
+        }
+        assert_int_equal(status, 0);
+    }
+    host_free(&host);
+}
+
 static void events_are_by_model(void **state)
 {
     struct api *api = *state;
@@ -478,6 +503,7 @@ int main(void)
         TEST(corrupt_item_is_refused_and_replaced),
         TEST(more_than_there_is_room_for),
         TEST(put_of_what_is_being_spilled),
+        TEST(memory_comes_back_in_a_full_store),
         TEST(events_are_by_model),
         TEST(regions),
     };
