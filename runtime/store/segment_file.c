@@ -137,13 +137,16 @@ int ab_segment_make(struct ab_store *store, uint32_t segment)
     return result < 0 ? result : header_write(store, segment, fd);
 }
 
-/* What a failed file means for the directory: no room is asked again after a while. */
-static void make_failed(struct ab_store *store, struct ab_store_dir *dir, uint32_t segment)
+/* What a failed file means for the directory: room is asked for again after a while. */
+static void make_failed(struct ab_store *store, struct ab_store_dir *dir, uint32_t segment,
+                        int status)
 {
     ab_segment_state_set(store, segment, AB_SEGMENT_NONE);
     dir->existing--;
     dir->place_next = AB_MIN(dir->place_next, segment / store->dir_count);
-    dir->retry_ns = store->os->clock_ns(store->os) + AB_FULL_RETRY_NS;
+    if (ab_journal_no_room(status)) {
+        dir->retry_ns = store->os->clock_ns(store->os) + AB_FULL_RETRY_NS;
+    }
 }
 
 /* The first file system must keep some room for the journal. */
@@ -183,7 +186,7 @@ int ab_segment_grow(struct ab_store *store, struct ab_store_dir *dir)
             store->prepare_wanted = true;
             ab_cond_signal(&store->prepare_cond);
         }
-        make_failed(store, dir, segment);
+        make_failed(store, dir, segment, result);
         return result;
     }
     store->segments[segment].present = true;

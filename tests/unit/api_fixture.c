@@ -283,6 +283,18 @@ int api_append(struct api *api, struct abode_session session, uint32_t salt, uin
     return abode_append_commit(api->runtime, session, count, NULL, 0);
 }
 
+int api_truncate(struct api *api, struct abode_session session, uint64_t token_count)
+{
+    int status = -EAGAIN;
+    for (uint32_t tries = 0; status == -EAGAIN && tries < APPEND_TRIES; tries++) {
+        status = abode_session_truncate(api->runtime, session, token_count);
+        if (status == -EAGAIN) {
+            (void)usleep(100);
+        }
+    }
+    return status;
+}
+
 int api_snapshot(struct api *api, struct abode_session session, uint32_t salt)
 {
     uint64_t at = api_tokens(api, session);

@@ -63,6 +63,8 @@ struct abode_session_info api_stat(struct api *api, struct abode_session session
 
 /* Append tokens; asks again while frames are being freed. 0 or the failure. */
 int api_append(struct api *api, struct abode_session session, uint32_t salt, uint32_t count);
+/* Asks again while state of that position is brought in. */
+int api_truncate(struct api *api, struct abode_session session, uint64_t token_count);
 /* State and bytes at the session's position. */
 int api_snapshot(struct api *api, struct abode_session session, uint32_t salt);
 /* Both; asserts that they succeed. */

@@ -407,6 +407,21 @@ static void a_full_file_system_makes_a_smaller_store(void **state)
     assert_non_null(strstr(fixture->client.log, "the store stays smaller"));
 }
 
+/* A disk that fails is not a full one, and is asked again at once. */
+static void a_segment_that_cannot_be_made_is_told_with_its_reason(void **state)
+{
+    struct fixture *fixture = *state;
+    struct ab_store *store = open_store(fixture);
+    struct ab_extent extent;
+    fault_os_plan(&fixture->fault,
+                  (struct fault_plan){
+                      .call = AB_OS_PWRITE, .kind = FAULT_ERROR, .error = EIO, .sticky = true});
+    assert_int_equal(ab_store_reserve(store, AB_STREAM_TAIL, -1, 8, &extent), -EIO);
+    fault_os_clear(&fixture->fault);
+    assert_int_equal(ab_store_reserve(store, AB_STREAM_TAIL, -1, 8, &extent), 0);
+    ab_store_abandon(store, extent.header, extent.page_count);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -422,6 +437,7 @@ int main(void)
         CASE(segments_are_prepared_ahead),
         CASE(file_systems_without_luxuries),
         CASE(a_full_file_system_makes_a_smaller_store),
+        CASE(a_segment_that_cannot_be_made_is_told_with_its_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -165,8 +165,8 @@ static void newest_two_points_are_kept(void **state)
     session = api_find(api, 1);
     assert_int_equal(api_attach(api, session, 0), 0);
     api_check(api, session, 1, 60);
-    assert_int_equal(abode_session_truncate(api->runtime, session, 40), -EINVAL);
-    assert_int_equal(abode_session_truncate(api->runtime, session, 50), 0);
+    assert_int_equal(api_truncate(api, session, 40), -EINVAL);
+    assert_int_equal(api_truncate(api, session, 50), 0);
     assert_int_equal(api_tokens(api, session), 50);
     assert_int_equal(api_detach(api, session, 0), 0);
     assert_int_equal(api_attach(api, session, 0), 0);
