@@ -440,8 +440,12 @@ static int put_existing(struct put *put, uint32_t at, uint32_t index)
         }
         item_region(task->kv, item)->busy++;
         item->status = -EINPROGRESS;
-    } else {
+    } else if (task->promise < AB_PROMISE_DURABLE) {
         item->status = 0;
+    } else if (ab_task_record(task) == NULL) {
+        item_fail(task, at, -ENOMEM);
+    } else {
+        item->status = -EINPROGRESS; /* who put it may have asked for less: a commit syncs it */
     }
     return 0;
 }

@@ -371,6 +371,21 @@ static void put_of_what_is_being_spilled(void **state)
     host_free(&host);
 }
 
+static void durable_put_of_what_was_only_written(void **state)
+{
+    struct api *api = *state;
+    struct host host = host_make(state);
+    struct abode_item item = item_of(&host, 1, 4096);
+    fill(host.memory + item.offset, item.bytes, 1);
+    assert_int_equal(put(&host, &item, 1, ABODE_WRITTEN), 0);
+    uint64_t syncs = fault_os_count(&api->fault, AB_OS_FDATASYNC);
+    assert_int_equal(put(&host, &item, 1, ABODE_WRITTEN), 0);
+    assert_int_equal(fault_os_count(&api->fault, AB_OS_FDATASYNC), syncs);
+    assert_int_equal(put(&host, &item, 1, ABODE_DURABLE), 0);
+    assert_true(fault_os_count(&api->fault, AB_OS_FDATASYNC) > syncs);
+    host_free(&host);
+}
+
 /* Items that nobody promised give way where there is no room to write them either. */
 static void memory_comes_back_in_a_full_store(void **state)
 {
@@ -504,6 +519,7 @@ int main(void)
         TEST(more_than_there_is_room_for),
         TEST(put_of_what_is_being_spilled),
         TEST(memory_comes_back_in_a_full_store),
+        TEST(durable_put_of_what_was_only_written),
         TEST(events_are_by_model),
         TEST(regions),
     };
