@@ -13,7 +13,8 @@
 #define AB_SUPPORT_TEXT_MAX 256
 
 struct abode {
-    const struct ab_os *os;
+    const struct ab_os *os; /* &patient.os */
+    struct ab_os_patient patient;
     struct ab_poison poison;
     struct ab_log log;
     struct abode_config config;        /* checked, defaults filled; store_paths points to `paths` */

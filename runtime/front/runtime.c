@@ -125,7 +125,8 @@ int ab_open_with_os(const struct abode_config *config, const struct ab_os *os, s
     if (runtime == NULL) {
         return -ENOMEM;
     }
-    runtime->os = os;
+    ab_os_patient_init(&runtime->patient, os);
+    runtime->os = &runtime->patient.os;
     int status = ab_config_take(config, &runtime->config);
     if (status != 0) {
         os->free(os, runtime);

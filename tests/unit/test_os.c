@@ -177,6 +177,41 @@ static void interruptions_are_retried_but_not_for_ever(void **state)
     assert_int_equal(ab_os_read_all(os, fixture->fd, back, 100, 0), -EINTR);
 }
 
+/* What a signal may interrupt, by two calls of it; what must not be called again; no hole. */
+static void patient_table_calls_again(void **state)
+{
+    struct fixture *fixture = *state;
+    struct ab_os_patient patient;
+    const struct ab_os *os = &patient.os;
+    struct stat facts;
+    ab_os_patient_init(&patient, fixture->os);
+    const struct fault_plan interrupted = {
+        .call = FAULT_ANY_CALL, .kind = FAULT_ERROR, .error = EINTR};
+    fault_os_plan(&fixture->fault, interrupted);
+    assert_int_equal(os->fsync(os, fixture->fd), 0);
+    fault_os_plan(&fixture->fault, interrupted);
+    assert_int_equal(os->fstat(os, fixture->fd, &facts), 0);
+    assert_int_equal(fault_os_strikes(&fixture->fault), 2);
+    const uint64_t before = fault_os_count(&fixture->fault, AB_OS_CLOSE);
+    const int fd = os->openat(os, fixture->dir_fd, "file", O_RDONLY, 0);
+    assert_true(fd >= 0);
+    fault_os_plan(&fixture->fault, interrupted);
+    assert_int_equal(os->close(os, fd), 0);
+    assert_int_equal(fault_os_count(&fixture->fault, AB_OS_CLOSE), before + 1);
+    fault_os_plan(&fixture->fault, interrupted);
+    assert_int_equal(os->poll(os, -1, 0, 0), -EINTR);
+    fault_os_clear(&fixture->fault);
+    fault_os_plan(&fixture->fault,
+                  (struct fault_plan){
+                      .call = AB_OS_FSYNC, .kind = FAULT_ERROR, .error = EINTR, .sticky = true});
+    assert_int_equal(os->fsync(os, fixture->fd), -EINTR); /* but not for ever */
+    void *entries[sizeof(*os) / sizeof(void *)];
+    memcpy(entries, os, sizeof(entries));
+    for (size_t i = 0; i < AB_COUNT(entries); i++) {
+        assert_non_null(entries[i]);
+    }
+}
+
 static void errors_end_a_transfer(void **state)
 {
     struct fixture *fixture = *state;
@@ -434,6 +469,7 @@ int main(void)
         TEST(write_all_then_read_all),
         TEST(short_transfers_are_finished),
         TEST(interruptions_are_retried_but_not_for_ever),
+        TEST(patient_table_calls_again),
         TEST(errors_end_a_transfer),
         cmocka_unit_test(a_file_that_takes_nothing_is_an_error),
         TEST(alloc_is_zeroed_and_aligned),
