@@ -175,6 +175,34 @@ static void fault_free(const struct ab_os *os, void *pointer)
     fault->inner->free(fault->inner, pointer);
 }
 
+static void mapped_add(struct fault_os *fault, size_t bytes, int sign)
+{
+    const int64_t rounded = (int64_t)((bytes + AB_PAGE - 1) / AB_PAGE * AB_PAGE);
+    (void)pthread_mutex_lock(&fault->mutex);
+    fault->bytes_mapped += sign * rounded;
+    (void)pthread_mutex_unlock(&fault->mutex);
+}
+
+static int fault_mmap(const struct ab_os *os, size_t bytes, int protection, int flags, int fd,
+                      uint64_t offset, void **ret)
+{
+    int result = fault_error(os, AB_OS_MMAP);
+    if (result == 0) {
+        result = inner_of(os)->mmap(inner_of(os), bytes, protection, flags, fd, offset, ret);
+    }
+    if (result == 0) {
+        mapped_add(fault_of(os), bytes, 1);
+    }
+    return result;
+}
+
+static int fault_munmap(const struct ab_os *os, void *base, size_t bytes)
+{
+    const int error = fault_error(os, AB_OS_MUNMAP);
+    mapped_add(fault_of(os), bytes, -1);
+    return error != 0 ? error : inner_of(os)->munmap(inner_of(os), base, bytes);
+}
+
 static uint64_t fault_clock_ns(const struct ab_os *os)
 {
     (void)fault_next(fault_of(os), AB_OS_CLOCK);
@@ -224,10 +252,6 @@ PASS_ON(int64_t, getdents, AB_OS_GETDENTS, (OS, int fd, void *bytes, size_t coun
 PASS_ON(int, flock, AB_OS_FLOCK, (OS, int fd, int operation), (IN, fd, operation))
 PASS_ON(int, ioctl, AB_OS_IOCTL, (OS, int fd, unsigned long request, void *argument),
         (IN, fd, request, argument))
-PASS_ON(int, mmap, AB_OS_MMAP,
-        (OS, size_t bytes, int protection, int flags, int fd, uint64_t offset, void **ret),
-        (IN, bytes, protection, flags, fd, offset, ret))
-PASS_ON(int, munmap, AB_OS_MUNMAP, (OS, void *base, size_t bytes), (IN, base, bytes))
 PASS_ON(int, madvise, AB_OS_MADVISE, (OS, void *base, size_t bytes, int advice),
         (IN, base, bytes, advice))
 PASS_ON(int, mbind, AB_OS_MBIND,
@@ -378,4 +402,12 @@ int64_t fault_os_allocations(struct fault_os *fault)
     const int64_t live = fault->allocations_live;
     (void)pthread_mutex_unlock(&fault->mutex);
     return live;
+}
+
+int64_t fault_os_mapped(struct fault_os *fault)
+{
+    (void)pthread_mutex_lock(&fault->mutex);
+    const int64_t bytes = fault->bytes_mapped;
+    (void)pthread_mutex_unlock(&fault->mutex);
+    return bytes;
 }

@@ -60,6 +60,7 @@ struct fault_os {
     uint64_t counts[AB_OS_CALL_COUNT];
     enum ab_os_call struck_last; /* AB_OS_CALL_COUNT: none yet */
     int64_t allocations_live;    /* alloc less free: 0 after a clean close */
+    int64_t bytes_mapped;        /* mmap less munmap, whole pages: 0 after a clean close */
 };
 
 void fault_os_init(struct fault_os *fault, const struct ab_os *inner);
@@ -72,5 +73,7 @@ uint64_t fault_os_count(struct fault_os *fault, enum ab_os_call call); /* or FAU
 uint64_t fault_os_strikes(struct fault_os *fault);
 enum ab_os_call fault_os_struck(struct fault_os *fault); /* the last one, for messages */
 int64_t fault_os_allocations(struct fault_os *fault);    /* not freed yet */
+/* Bytes mapped and not given back yet; a munmap that a plan made fail counts as given back. */
+int64_t fault_os_mapped(struct fault_os *fault);
 
 #endif

@@ -143,6 +143,16 @@ int ab_model_tables_open(struct ab_kv *kv, struct ab_model *model)
     return status;
 }
 
+static void tables_close(struct ab_kv *kv, struct ab_model *model)
+{
+    if (model->tables != NULL) {
+        (void)kv->os->munmap(kv->os, model->tables,
+                             kv->session_max * model->table_stride * sizeof(uint32_t));
+    }
+    model->tables = NULL;
+    model->known = false;
+}
+
 static bool same_geometry(const struct ab_model *a, const struct ab_model *b)
 {
     bool same = a->block_tokens == b->block_tokens && a->component_count == b->component_count &&
@@ -302,27 +312,32 @@ int ab_model_declare(struct ab_kv *kv, const struct abode_model_desc *desc, uint
     }
     int status = model_make(kv, desc, made);
     struct ab_model *model = status == 0 ? model_slot(kv, made, &status) : NULL;
+    const bool known = status == 0 && model->known;
+    if (status == 0 && !known) {
+        status = ab_model_tables_open(kv, made);
+    }
     if (status == 0) {
         status = memory_give(kv, made, desc);
     }
-    if (status == 0) {
-        bool known = model->known;
-        ab_lock_take(&kv->lock);
-        if (known) { /* the store's: its tables are filled */
-            memcpy(model->components, made->components, sizeof(model->components));
-        } else {
-            *model = *made;
-            status = ab_model_tables_open(kv, model);
-        }
-        model->declared = status == 0;
-        *ret_model = status == 0 ? (uint32_t)(model - kv->models) : *ret_model;
-        if (status == 0 && !known) {
-            model_announce(kv, *ret_model);
-        }
-        ab_lock_drop(&kv->lock);
+    if (status != 0) {
+        tables_close(kv, made);
+        kv->os->free(kv->os, made);
+        return status;
     }
+    ab_lock_take(&kv->lock);
+    if (known) { /* the store's: its tables are filled */
+        memcpy(model->components, made->components, sizeof(model->components));
+    } else {
+        *model = *made;
+    }
+    model->declared = true;
+    *ret_model = (uint32_t)(model - kv->models);
+    if (!known) {
+        model_announce(kv, *ret_model);
+    }
+    ab_lock_drop(&kv->lock);
     kv->os->free(kv->os, made);
-    return status;
+    return 0;
 }
 
 void ab_model_entry_fill(const struct ab_model *model, uint32_t index, struct ab_entry_model *entry)
@@ -361,11 +376,6 @@ void ab_models_close(struct ab_kv *kv)
 void ab_models_forget(struct ab_kv *kv)
 {
     for (uint32_t i = 0; i < AB_MODELS_MAX; i++) {
-        struct ab_model *model = &kv->models[i];
-        if (model->tables != NULL) {
-            (void)kv->os->munmap(kv->os, model->tables,
-                                 kv->session_max * model->table_stride * sizeof(uint32_t));
-        }
-        model->known = false;
+        tables_close(kv, &kv->models[i]);
     }
 }

@@ -576,11 +576,12 @@ int ab_transfer_open(struct ab_kv *kv, const struct abode_config *config)
     transfer_publish(transfer, transfer, false); /* services look for it through kv */
     int status = pools_make(transfer);
     uint32_t started = 0;
-    for (; status == 0 && started < transfer->service_count; started++) {
+    while (status == 0 && started < transfer->service_count) {
         struct ab_service *service = &transfer->services[started];
         service->depth = config->io_depth != 0 ? config->io_depth : DEPTH_DEFAULT;
         status = service_start(service, transfer, (int32_t)(started / transfer->device_count),
                                started % transfer->device_count);
+        started += status == 0; /* one that failed has ended itself */
     }
     if (status != 0) {
         transfer->service_count = started;

@@ -292,6 +292,59 @@ static void garbage_in_the_superblock(void **state)
 
 /* ---- machines and sizes ---- */
 
+/* An engine that was asked for by name and cannot be had: nothing is left of the attempt. */
+static void no_ring_to_be_had(void **state)
+{
+    static const enum ab_os_call calls[] = {AB_OS_RING_INIT, AB_OS_EVENTFD};
+    struct api *api = *state;
+    store_make(api);
+    api->config.io = ABODE_IO_URING;
+    for (uint32_t i = 0; i < 2; i++) {
+        fault_os_plan(&api->fault,
+                      (struct fault_plan){.call = calls[i], .kind = FAULT_ERROR, .error = EIO});
+        assert_true(api_try_open(api) < 0); /* -EPERM and its like where there is no io_uring */
+        assert_null(api->runtime);
+        assert_true(api_logged(api, "io_uring refused"));
+        fault_os_clear(&api->fault);
+        assert_int_equal(fault_os_allocations(&api->fault), 0);
+        assert_int_equal(fault_os_mapped(&api->fault), 0);
+    }
+    api->config.io = ABODE_IO_AUTO;
+    store_is_good(api);
+}
+
+/* A model whose memory cannot be had costs nothing, and can be declared later. */
+static void model_tables_that_cannot_be_mapped(void **state)
+{
+    struct api *api = *state;
+    uint64_t refused_count = 0;
+    for (uint64_t nth = 1; nth < 100; nth++) {
+        assert_int_equal(api_try_open(api), 0);
+        struct abode_model_desc desc = api_hybrid_desc(api);
+        const uint64_t before = fault_os_count(&api->fault, AB_OS_MMAP);
+        fault_os_plan(&api->fault,
+                      (struct fault_plan){
+                          .call = AB_OS_MMAP, .kind = FAULT_ERROR, .error = EAGAIN, .nth = nth});
+        int status = abode_model_add(api->runtime, &desc, &api->hybrid);
+        const bool is_over = nth > fault_os_count(&api->fault, AB_OS_MMAP) - before;
+        fault_os_clear(&api->fault);
+        if (status != 0) {
+            refused_count++;
+            assert_int_equal(abode_model_add(api->runtime, &desc, &api->hybrid), 0);
+        }
+        assert_int_equal(abode_close(api->runtime), 0);
+        api->runtime = NULL;
+        assert_int_equal(fault_os_allocations(&api->fault), 0);
+        assert_int_equal(fault_os_mapped(&api->fault), 0);
+        if (is_over) {
+            break;
+        }
+        api_remove_tree(api->directory); /* a new store: the next one does not know the model */
+        assert_int_equal(mkdir(api->directory, 0700), 0);
+    }
+    assert_true(refused_count > 0);
+}
+
 static void topologies_of_elsewhere(void **state)
 {
     struct api *api = *state;
@@ -511,6 +564,8 @@ int main(void)
         TEST(parts_of_stores),
         TEST(missing_pieces),
         TEST(garbage_in_the_superblock),
+        TEST(no_ring_to_be_had),
+        TEST(model_tables_that_cannot_be_mapped),
         TEST(topologies_of_elsewhere),
         TEST(absurd_sizes),
         TEST(models_that_do_not_fit),
