@@ -740,8 +740,11 @@ void ab_cache_step(struct ab_task *task)
         task->item_at -= status != 0;
     }
     put_send(&put);
-    if (put.status == -ENOSPC && task->pending == 0 && task->commits == 0 &&
-        ab_reclaim_room(task, false)) {
+    if (put.status == -ENOSPC && task->pending == 0 && task->commits == 0) {
+        if (!ab_reclaim_room(task, false)) { /* nothing would wake it: a last try, then -ENOSPC */
+            task->room_tries = ROOM_TRIES_MAX;
+            ab_task_runnable(task);
+        }
         return;
     }
     bool more = task->status == 0 && task->item_at < task->item_count;

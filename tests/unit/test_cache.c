@@ -331,7 +331,24 @@ static void more_than_there_is_room_for(void **state)
     host_free(&host);
 }
 
-/* Events of one model do not wait for those of another to be taken. */
+/* No room, and nothing in the cache that could give way: a put that waited for room never ended. */
+static void no_room_and_nothing_to_give_way(void **state)
+{
+    struct host host = host_make(state);
+    fault_os_plan(&host.api->fault, (struct fault_plan){.call = AB_OS_FALLOCATE,
+                                                        .kind = FAULT_ERROR,
+                                                        .error = ENOSPC,
+                                                        .sticky = true});
+    struct abode_item items[2] = {item_of(&host, 1, SLOT), item_of(&host, 2, 100)};
+    fill(host.memory + items[0].offset, SLOT, 1);
+    assert_int_equal(put(&host, items, 2, 0), -ABODE_EPARTIAL);
+    assert_int_equal(items[0].status, -ENOSPC);
+    assert_int_equal(items[1].status, -ENOSPC);
+    assert_int_equal(put(&host, items, 1, ABODE_MEM), 0);
+    fault_os_clear(&host.api->fault);
+    host_free(&host);
+}
+
 /* Memory pressure writes items that are in memory only, by itself: no put of the host's is in flight,
  * so no put hears of it. */
 static void put_of_what_is_being_spilled(void **state)
@@ -411,6 +428,7 @@ static void memory_comes_back_in_a_full_store(void **state)
     host_free(&host);
 }
 
+/* Events of one model do not wait for those of another to be taken. */
 static void events_are_by_model(void **state)
 {
     struct api *api = *state;
@@ -520,6 +538,7 @@ int main(void)
         TEST(put_of_what_is_being_spilled),
         TEST(memory_comes_back_in_a_full_store),
         TEST(durable_put_of_what_was_only_written),
+        TEST(no_room_and_nothing_to_give_way),
         TEST(events_are_by_model),
         TEST(regions),
     };
