@@ -5,6 +5,7 @@
  * allocated per op. The eventfd is readable while finished ops wait: it is written when the first one
  * arrives and read when the last one is taken.
  */
+#include <errno.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -13,6 +14,7 @@
 #include "kv/transfer.h"
 
 #define QUEUE_DEPTH_MAX 65536
+#define SIGNAL_TRIES 8 /* an eventfd refuses nothing for long; a guess */
 
 struct abode_queue {
     struct ab_kv *kv;
@@ -152,29 +154,44 @@ struct ab_task *ab_queue_find(struct abode_queue *queue, const struct abode_op *
     return NULL;
 }
 
+/* Lock QUEUE held. The eventfd is readable, or the next op tries again. */
+static void signal_raise(struct abode_queue *queue)
+{
+    const struct ab_os *os = queue->kv->os;
+    const uint64_t one = 1;
+    for (uint32_t tries = 0; !queue->signalled && tries < SIGNAL_TRIES; tries++) {
+        queue->signalled = os->fd_write(os, queue->event, &one, sizeof(one)) == sizeof(one);
+    }
+}
+
+/* Lock QUEUE held. Not readable any more (-EAGAIN: the host has read it), or the next take tries
+ * again. */
+static void signal_lower(struct abode_queue *queue)
+{
+    const struct ab_os *os = queue->kv->os;
+    uint64_t value;
+    for (uint32_t tries = 0; queue->signalled && tries < SIGNAL_TRIES; tries++) {
+        const int64_t got = os->fd_read(os, queue->event, &value, sizeof(value));
+        queue->signalled = got != sizeof(value) && got != -EAGAIN;
+    }
+}
+
 void ab_queue_complete(struct ab_task *task, int status)
 {
     struct abode_queue *queue = task->queue;
     struct abode_op *op = task->op;
-    const struct ab_os *os = queue->kv->os;
     task->op = NULL;
     ab_list_push_back(&queue->free, &task->link);
     op->opaque[0] = 0;
     op->status = status;
     ab_lock_take(&queue->lock);
     queue->done[(queue->done_first + queue->done_count++) % queue->depth] = op;
-    bool signal = !queue->signalled;
-    queue->signalled = true;
-    if (signal) {
-        uint64_t one = 1;
-        (void)os->fd_write(os, queue->event, &one, sizeof(one)); /* cannot overflow: written once */
-    }
+    signal_raise(queue);
     ab_lock_drop(&queue->lock);
 }
 
 static uint32_t take(struct abode_queue *queue, struct abode_op **ret_ops, uint32_t capacity)
 {
-    const struct ab_os *os = queue->kv->os;
     ab_lock_take(&queue->lock);
     uint32_t count = AB_MIN(capacity, queue->done_count);
     for (uint32_t i = 0; i < count; i++) {
@@ -182,10 +199,8 @@ static uint32_t take(struct abode_queue *queue, struct abode_op **ret_ops, uint3
         queue->done_first = (queue->done_first + 1) % queue->depth;
     }
     queue->done_count -= count;
-    if (queue->done_count == 0 && queue->signalled) {
-        uint64_t value;
-        (void)os->fd_read(os, queue->event, &value, sizeof(value));
-        queue->signalled = false;
+    if (queue->done_count == 0) {
+        signal_lower(queue);
     }
     ab_lock_drop(&queue->lock);
     atomic_fetch_sub(&queue->pending, count);

@@ -118,6 +118,27 @@ static void finished_ops_fill_a_queue_until_they_are_taken(void **state)
     assert_int_equal(abode_queue_close(queue), 0);
 }
 
+/* The eventfd refuses once: the op is heard of all the same, and the fd tells no lies afterwards. */
+static void a_wake_that_fails_once(void **state)
+{
+    static const enum ab_os_call calls[] = {AB_OS_FD_WRITE, AB_OS_FD_READ};
+    struct api *api = *state;
+    api->config.io = ABODE_IO_SYNC; /* no other eventfd */
+    api_open(api);
+    struct abode_session session = api_create(api, api->hybrid, 1);
+    for (uint32_t i = 0; i < 2; i++) {
+        fault_os_plan(&api->fault,
+                      (struct fault_plan){.call = calls[i], .kind = FAULT_ERROR, .error = EIO});
+        assert_int_equal(api_detach(api, session, 0), 0);
+        assert_int_equal(fault_os_strikes(&api->fault), 1);
+        fault_os_clear(&api->fault);
+        assert_false(readable(api->queue));
+        assert_int_equal(api_attach(api, session, 0), 0);
+        assert_false(readable(api->queue));
+    }
+    api_close(api);
+}
+
 static void cancel_of_what_is_not_in_flight(void **state)
 {
     struct api *api = *state;
@@ -234,6 +255,7 @@ int main(void)
         TEST(sizes),
         TEST(full_queue_refuses),
         TEST(finished_ops_fill_a_queue_until_they_are_taken),
+        TEST(a_wake_that_fails_once),
         TEST(cancel_of_what_is_not_in_flight),
         TEST(cancelled_attach_leaves_detached),
         TEST(timed_out_attach_leaves_detached),
