@@ -104,6 +104,9 @@ void ab_record_submit(struct ab_record *record, enum ab_promise promise);
 void ab_record_barrier(struct ab_record *record);
 
 void ab_record_model(struct ab_record *record, uint32_t model);
+/* Room for so many block puts: they cannot fail then. A put that was not written down would leave
+ * its block pinned and moving for ever. */
+bool ab_record_room(struct ab_record *record, uint32_t puts);
 void ab_record_block_put(struct ab_record *record, uint32_t block, struct ab_slot slot,
                          uint32_t generation, const uint64_t checksum[2]);
 /* The block loses key, slot and number; frame is released if it has one. Nobody may name it. */

@@ -52,6 +52,18 @@ static bool grow(const struct ab_os *os, void **array, size_t used, size_t *capa
     return true;
 }
 
+bool ab_record_room(struct ab_record *record, uint32_t puts)
+{
+    void *bytes = record->bytes;
+    const size_t size = puts * ab_align_up(sizeof(struct ab_entry_block_put), 8);
+    if (record->failed || !grow(record->kv->os, &bytes, record->size, &record->capacity,
+                                record->size + size, RECORD_BYTES_FIRST)) {
+        return false;
+    }
+    record->bytes = bytes;
+    return true;
+}
+
 /* room for one entry of this size, zeroed, its header filled; NULL: the record has failed */
 static void *entry_add(struct ab_record *record, enum ab_entry_type type, size_t size)
 {

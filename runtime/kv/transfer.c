@@ -367,6 +367,9 @@ void ab_batch_done(struct ab_kv *kv, struct ab_batch *batch)
 {
     struct ab_task *task = batch->task;
     struct ab_record *record = batch->status == 0 ? ab_task_record(task) : NULL;
+    if (record != NULL && !ab_record_room(record, batch->count)) {
+        record = NULL; /* as if not written: what the task's record has so far can still count */
+    }
     if (record != NULL && !record_names(record, batch->extent.header.segment) &&
         record->commit.segment_count < AB_COMMIT_SEGMENTS_MAX) {
         record->commit.segments[record->commit.segment_count++] = batch->extent.header.segment;
