@@ -297,10 +297,12 @@ static struct ab_model *model_slot(struct ab_kv *kv, const struct ab_model *made
 static void model_announce(struct ab_kv *kv, uint32_t index)
 {
     struct ab_record *record = ab_record_new(kv);
-    if (record != NULL) { /* else: the journal learns of it with the next try to declare */
-        ab_record_model(record, index);
-        ab_record_submit(record, AB_PROMISE_WRITTEN);
+    if (record == NULL) {
+        ab_record_renew(kv);
+        return;
     }
+    ab_record_model(record, index);
+    ab_record_submit(record, AB_PROMISE_WRITTEN);
 }
 
 /* The caller (front) lets one thread in at a time: frames take their time, lock KV is not held. */

@@ -90,6 +90,7 @@ struct ab_record {
     uint32_t dead_count, dead_capacity;
     size_t drop_start, drop_end; /* the last entry, if it is a drop */
     bool failed;                 /* out of memory: the commit will not be made */
+    bool says_changes;           /* that kv has made already: lost, the journal is made anew */
     uint64_t deletes;            /* of sessions, before it: durable when it is */
     void (*done)(struct ab_record *record, int status); /* kv lock held; may be NULL */
     void *context;
@@ -99,6 +100,9 @@ void ab_record_free(struct ab_record *record);
 /* Lock KV held: entries go to the journal in the order of these calls. `record` is the store's
  * from now on; done (or nobody) hears of it. */
 void ab_record_submit(struct ab_record *record, enum ab_promise promise);
+
+/* A change of kv could not be said (out of memory): the journal is made anew from what kv has. */
+void ab_record_renew(struct ab_kv *kv);
 
 /* Submit an empty commit whose promise is DURABLE: what was dropped before it is gone for good. */
 void ab_record_barrier(struct ab_record *record);

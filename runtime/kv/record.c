@@ -143,6 +143,13 @@ static void puts_unpin(struct ab_record *record)
     }
 }
 
+void ab_record_renew(struct ab_kv *kv)
+{
+    if (kv->store != NULL) {
+        ab_store_renew(kv->store);
+    }
+}
+
 static void record_done(struct ab_commit *commit, int status)
 {
     struct ab_record *record = ab_container_of(commit, struct ab_record, commit);
@@ -154,6 +161,9 @@ static void record_done(struct ab_commit *commit, int status)
         ab_store_drop(kv->store, record->dead[i].slot, record->dead[i].pages);
     }
     ab_lock_take(&kv->lock);
+    if (status != 0 && record->says_changes) {
+        ab_record_renew(kv);
+    }
     if (status == 0 && commit->promise == AB_PROMISE_DURABLE) {
         kv->deletes_durable = AB_MAX(kv->deletes_durable, record->deletes);
     }
@@ -175,6 +185,9 @@ void ab_record_submit(struct ab_record *record, enum ab_promise promise)
     bool empty = record->size == 0 && record->done == NULL;
     if (kv->store == NULL || empty || record->failed) {
         int status = record->failed ? -ENOMEM : 0;
+        if (record->failed && record->says_changes) {
+            ab_record_renew(kv);
+        }
         puts_apply(record, status);
         puts_unpin(record);
         if (record->done != NULL) {
@@ -206,6 +219,7 @@ void ab_record_barrier(struct ab_record *record)
 void ab_record_model(struct ab_record *record, uint32_t index)
 {
     const struct ab_model *model = &record->kv->models[index];
+    record->says_changes = true;
     size_t size =
         sizeof(struct ab_entry_model) + model->component_count * sizeof(struct ab_entry_component);
     struct ab_entry_model *entry = entry_add(record, AB_ENTRY_MODEL, size);
@@ -277,6 +291,7 @@ void ab_record_block_drop(struct ab_record *record, uint32_t index)
     struct ab_kv *kv = record != NULL ? record->kv : NULL;
     AB_ASSERT(kv != NULL);
     struct ab_block *block = &kv->blocks[index];
+    record->says_changes = true;
     ab_block_key_remove(kv, index);
     if (block->frame != AB_INDEX_NONE) {
         ab_frame_release(kv, index);
@@ -359,6 +374,7 @@ void ab_record_session(struct ab_record *record, uint32_t index, uint64_t token_
     struct ab_kv *kv = record->kv;
     const struct ab_session *session = &kv->sessions[index];
     const struct ab_model *model = &kv->models[session->model];
+    record->says_changes |= committed;
     size_t size =
         sizeof(struct ab_entry_session_put) + session->point_count * sizeof(struct ab_entry_point);
     struct ab_entry_session_put *entry = entry_add(record, AB_ENTRY_SESSION_PUT, size);
@@ -430,6 +446,7 @@ void ab_record_session_delete(struct ab_record *record, uint32_t session, uint32
     struct ab_entry_session_delete *entry =
         entry_add(record, AB_ENTRY_SESSION_DELETE, sizeof(*entry));
     record->kv->deletes++;
+    record->says_changes = true;
     if (entry != NULL) {
         entry->session = session;
         entry->generation = generation;

@@ -46,6 +46,17 @@ void ab_committer_kick(struct ab_store *store)
     ab_lock_drop(&store->inbox_lock);
 }
 
+void ab_store_renew(struct ab_store *store)
+{
+    if (store->read_only) {
+        return;
+    }
+    ab_lock_take(&store->inbox_lock);
+    store->renew_wanted = true;
+    ab_cond_signal(&store->inbox_cond);
+    ab_lock_drop(&store->inbox_lock);
+}
+
 /* inbox_lock held */
 static void gather(struct ab_store *store)
 {
@@ -354,12 +365,24 @@ static bool group_wants_sync(const struct ab_store *store)
     return false;
 }
 
+/* 0, or why nothing may be committed now. */
+static int journal_renew(struct ab_store *store)
+{
+    if (!store->is_behind || atomic_load_explicit(&store->failed, memory_order_relaxed) != 0) {
+        return 0;
+    }
+    const int result = ab_checkpoint_run(store);
+    store->is_behind = result < 0;
+    return result >= 0 ? 0 : ab_journal_no_room(result) ? -ENOSPC : -EIO;
+}
+
 static void group_run(struct ab_store *store, bool sync_wanted)
 {
+    const int behind = journal_renew(store);
     const uint64_t offset = store->journal.offset;
     store->group_number++;
     for (uint32_t i = 0; i < store->group_count; i++) {
-        store->group_status[i] = commit_check(store, store->group[i]);
+        store->group_status[i] = behind != 0 ? behind : commit_check(store, store->group[i]);
     }
     group_sync_data(store);
     const bool has_failed = atomic_load_explicit(&store->failed, memory_order_relaxed) != 0;
@@ -396,7 +419,8 @@ void ab_committer_run(void *argument)
     for (;;) {
         const bool idle = store->switching.phase == AB_SWITCH_NONE && !ab_checkpoint_is_due(store);
         ab_lock_take(&store->inbox_lock);
-        while (idle && store->inbox_count == 0 && !store->sync_wanted && !store->stop) {
+        while (idle && store->inbox_count == 0 && !store->sync_wanted && !store->renew_wanted &&
+               !store->stop) {
             (void)ab_cond_wait(&store->inbox_cond, &store->inbox_lock, 0);
         }
         if (store->inbox_durable > 0) { /* the others have no sync to share */
@@ -405,9 +429,12 @@ void ab_committer_run(void *argument)
         group_take(store);
         const bool sync_wanted = store->sync_wanted;
         store->sync_wanted = false;
+        const bool renew_wanted = store->renew_wanted;
+        store->is_behind |= renew_wanted;
+        store->renew_wanted = false;
         const bool stop = store->stop && store->inbox_count == 0;
         ab_lock_drop(&store->inbox_lock);
-        if (store->group_count > 0 || sync_wanted) {
+        if (store->group_count > 0 || sync_wanted || renew_wanted) {
             group_run(store, sync_wanted);
         }
         if (store->switching.phase != AB_SWITCH_NONE || ab_checkpoint_is_due(store)) {

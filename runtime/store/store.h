@@ -176,6 +176,10 @@ struct ab_commit {           /* the caller's memory until done; done may free or
     struct ab_list link; /* the store's */
 };
 void ab_store_commit(struct ab_store *store, struct ab_commit *commit);
+/* The client's state has a change that no commit could say. What is committed from now on may rely
+ * on it, so that a new journal is made from the client's state first; until that succeeds, commits
+ * fail as it did. */
+void ab_store_renew(struct ab_store *store);
 
 struct ab_store_stats {
     uint64_t journal_bytes, checkpoint_bytes, prepared_bytes; /* written since open */

@@ -141,7 +141,9 @@ struct ab_store {
     uint32_t inbox_count, inbox_durable;
     uint64_t inbox_bytes;
     bool sync_wanted; /* empty segments wait for a journal sync */
+    bool renew_wanted;
     bool stop;
+    bool is_behind; /* the journal, until it was renewed; the committer's */
     struct ab_thread *committer;
 
     struct ab_journal journal; /* the active one */

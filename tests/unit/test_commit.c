@@ -403,6 +403,41 @@ static void a_client_that_cannot_say_its_state_keeps_the_old_journal(void **stat
     store_client_close(client);
 }
 
+static void key_vanishes(struct store_client *client, uint32_t key)
+{
+    (void)pthread_mutex_lock(&client->mutex);
+    client->keys[key] = (struct store_client_key){.present = false};
+    (void)pthread_mutex_unlock(&client->mutex);
+    ab_store_renew(client->store);
+}
+
+/* A client that lost an entry for lack of memory: no later commit is found without that change. */
+static void a_change_that_was_not_said_comes_before_later_commits(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store_client *client = &fixture->client;
+    open_ok(fixture);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_int_equal(store_client_put(client, i, i, 1, AB_PROMISE_DURABLE), 0);
+    }
+    key_vanishes(client, 1);
+    assert_int_equal(store_client_put(client, 2, 9, 1, AB_PROMISE_DURABLE), 0);
+    assert_int_equal(client->checkpoints, 1);
+    reopen(fixture);
+    assert_false(client->keys[1].present);
+    /* not without it, and again as soon as it can be said */
+    client->checkpoint_error = -ENOMEM;
+    key_vanishes(client, 2);
+    assert_int_equal(store_client_put(client, 3, 9, 1, AB_PROMISE_DURABLE), -EIO);
+    assert_int_equal(store_client_put(client, 3, 9, 1, AB_PROMISE_WRITTEN), -EIO);
+    client->checkpoint_error = 0;
+    assert_int_equal(store_client_put(client, 3, 10, 1, AB_PROMISE_WRITTEN), 0);
+    reopen(fixture);
+    assert_false(client->keys[2].present);
+    assert_int_equal(client->keys[3].value, 10);
+    store_client_close(client);
+}
+
 /* Law 2: hold the journal's sync up; no segment whose drops wait for it may be handed out. */
 static void a_segment_is_used_again_only_after_its_drops_are_durable(void **state)
 {
@@ -520,6 +555,7 @@ int main(void)
         CASE(without_any_journal_nothing_is_acknowledged),
         CASE(a_full_disk_still_takes_deletes),
         CASE(a_client_that_cannot_say_its_state_keeps_the_old_journal),
+        CASE(a_change_that_was_not_said_comes_before_later_commits),
         CASE(a_segment_is_used_again_only_after_its_drops_are_durable),
         CASE(many_threads_and_checkpoints),
     };
