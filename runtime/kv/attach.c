@@ -245,33 +245,6 @@ static void points_pin(struct ab_kv *kv, struct ab_session *session)
     }
 }
 
-static void attach_done(struct ab_task *task)
-{
-    struct ab_kv *kv = task->kv;
-    struct ab_session *session = task_session(task);
-    points_pin(kv, session);
-    bool shorter = task->token_count < session->token_count;
-    session->task = NULL;
-    ab_list_remove(&session->lru);
-    session->ended = false;
-    session->keep_until_ns = 0;
-    session->next_use_ns = 0;
-    __atomic_store_n(&session->state, AB_SESSION_ATTACHED, __ATOMIC_RELEASE);
-    if (shorter) {
-        struct ab_record *record = ab_record_new(kv);
-        if (record == NULL) {
-            task->status = -ENOMEM;
-        } else {
-            ab_session_cut(kv, session, task->token_count, record);
-            ab_record_session(record, task->session, task->token_count, true);
-            ab_session_stored(kv, session, task->token_count, true);
-            session->changed = true; /* the next promise waits for a commit after this one */
-            ab_record_submit(record, AB_PROMISE_WRITTEN);
-        }
-    }
-    ab_task_finish(task, shorter ? -ABODE_EPARTIAL : 0);
-}
-
 static void attach_give_up(struct ab_task *task, int status)
 {
     struct ab_kv *kv = task->kv;
@@ -280,6 +253,33 @@ static void attach_give_up(struct ab_task *task, int status)
     session->task = NULL;
     ab_session_detached(kv, session);
     ab_task_finish(task, status);
+}
+
+static void attach_done(struct ab_task *task)
+{
+    struct ab_kv *kv = task->kv;
+    struct ab_session *session = task_session(task);
+    bool shorter = task->token_count < session->token_count;
+    struct ab_record *record = shorter ? ab_record_new(kv) : NULL;
+    if (shorter && record == NULL) {
+        attach_give_up(task, -ENOMEM); /* detached still, as long as it was */
+        return;
+    }
+    points_pin(kv, session);
+    session->task = NULL;
+    ab_list_remove(&session->lru);
+    session->ended = false;
+    session->keep_until_ns = 0;
+    session->next_use_ns = 0;
+    __atomic_store_n(&session->state, AB_SESSION_ATTACHED, __ATOMIC_RELEASE);
+    if (shorter) {
+        ab_session_cut(kv, session, task->token_count, record);
+        ab_record_session(record, task->session, task->token_count, true);
+        ab_session_stored(kv, session, task->token_count, true);
+        session->changed = true; /* the next promise waits for a commit after this one */
+        ab_record_submit(record, AB_PROMISE_WRITTEN);
+    }
+    ab_task_finish(task, shorter ? -ABODE_EPARTIAL : 0);
 }
 
 /* A row or the point failed: the next position below, if the host takes one. */

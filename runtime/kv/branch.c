@@ -581,7 +581,6 @@ static int fork_locked(struct ab_kv *kv, struct abode_session handle, uint64_t t
     struct ab_session *child = ab_session_get(kv, made);
     status = fork_into(kv, parent, child, token_count);
     if (status != 0) {
-        ab_session_unpin(kv, child);
         int cleaned = ab_session_delete_now(kv, child);
         return cleaned != 0 ? cleaned : status;
     }

@@ -312,9 +312,6 @@ int ab_session_delete(struct ab_kv *kv, struct abode_session handle)
         }
         __atomic_store_n(&session->state, AB_SESSION_DELETED, __ATOMIC_RELEASE);
     } else {
-        if (session->state == AB_SESSION_ATTACHED) {
-            ab_session_unpin(kv, session);
-        }
         status = ab_session_delete_now(kv, session);
     }
     ab_lock_drop(&kv->lock);
@@ -328,6 +325,9 @@ int ab_session_delete_now(struct ab_kv *kv, struct ab_session *session)
         return -ENOMEM;
     }
     uint32_t generation = session->generation;
+    if (session->state == AB_SESSION_ATTACHED) {
+        ab_session_unpin(kv, session);
+    }
     ab_session_cut(kv, session, 0, record);
     ab_session_let_go(kv, session, record);
     if (session->recorded) {
