@@ -2,8 +2,9 @@
  * lock.c - ranked mutexes over pthread's.
  *
  * pthread's adaptive kind spins for less than a section here takes, and a mutex goes to whoever
- * asks next, mostly the thread that just dropped it: so takers spin SPINS themselves, and say that
- * they wait.
+ * asks next, mostly the thread that just dropped it: a host that asks again and again (-EAGAIN) kept
+ * the service out that would have helped it. So takers spin SPINS themselves and say that they wait,
+ * and who comes while others wait lets them go first.
  *
  * With AB_DEBUG each thread keeps a list of the locks that it holds; a take that is not above all
  * of them stops the process with both names. A try cannot deadlock and is not checked against the
@@ -12,6 +13,7 @@
 #include "base/lock.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stddef.h>
 #include <time.h>
 
@@ -150,9 +152,25 @@ static void take_waiting(struct ab_lock *lock)
     AB_ASSERT(error == 0);
 }
 
+/* Wait, for a bounded time, until one of those who wait for the lock has it. */
+static void others_first(const struct ab_lock *lock, unsigned waiting)
+{
+    for (uint32_t i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&lock->waiting, memory_order_relaxed) < waiting) {
+            return;
+        }
+        cpu_relax();
+    }
+    (void)sched_yield(); /* one that sleeps may need this CPU to come */
+}
+
 void ab_lock_take(struct ab_lock *lock)
 {
     check_rank(lock);
+    const unsigned waiting = atomic_load_explicit(&lock->waiting, memory_order_relaxed);
+    if (waiting > 0) {
+        others_first(lock, waiting);
+    }
     if (pthread_mutex_trylock(&lock->mutex) != 0) {
         take_waiting(lock);
     }
@@ -179,19 +197,10 @@ void ab_lock_drop(struct ab_lock *lock)
 
 void ab_lock_yield(struct ab_lock *lock)
 {
-    const unsigned before = atomic_load_explicit(&lock->waiting, memory_order_relaxed);
-    if (before == 0) {
-        return;
+    if (atomic_load_explicit(&lock->waiting, memory_order_relaxed) > 0) {
+        ab_lock_drop(lock);
+        ab_lock_take(lock); /* behind them */
     }
-    ab_lock_drop(lock);
-    /* one that sleeps takes longer to come than it is worth standing idle for */
-    for (uint32_t i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&lock->waiting, memory_order_relaxed) < before) {
-            break;
-        }
-        cpu_relax();
-    }
-    ab_lock_take(lock);
 }
 
 int ab_cond_init(struct ab_cond *cond)
