@@ -67,6 +67,7 @@ ABODE_API uint32_t abode_version(void);
  *   -EBUSY  attached / in flight already     -EAGAIN ask again: frames are being freed, queue full
  *   -ENOTCONN the session is detached        -EXDEV  session and queue are of two runtimes
  *   -ENOSPC the store has no room            -EROFS  opened read-only, or devices went bad
+ *   -EIO    a device or the kernel failed    -ENOMEM no memory for it
  *   -ENOTRECOVERABLE a promise inside abode broke: the runtime answers nothing any more
  */
 #define ABODE_ERRORS(X)                                                          \
@@ -361,7 +362,8 @@ ABODE_API ABODE_MUST_CHECK int abode_snapshot_get(struct abode *runtime,
  * attach: restore what is missing at the newest restore point, verify, pin. node: where frames
  * should be, -1 = the session's home. Result 0; -ABODE_EPARTIAL (with ATTACH_PREFIX_OK: blocks
  * were lost or corrupt, the session is now shorter: abode_session_stat); -ABODE_ECORRUPT (without
- * it; detached still); -ABODE_EFULL; -ETIMEDOUT, -ECANCELED (detached still). Never a mix.
+ * it; detached still); -ABODE_EFULL, -EIO, -ENOMEM, -ETIMEDOUT, -ECANCELED (detached still, and
+ * not worse for it: attach again). Never a mix.
  * detach: unpin, and keep the session's promise: DURABLE and WRITTEN finish when the store has
  * it, MEM at once. A failed detach leaves the session detached and in memory; the next detach, or
  * abode_flush, tries again. Tokens after the newest restore point are dropped by a detach.

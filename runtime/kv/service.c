@@ -54,13 +54,18 @@ static void move_copy(const struct ab_kv *kv, struct ab_move *move, bool in)
     }
 }
 
-/* ring file of a segment; AB_IO_FILE_NONE: it cannot be had */
+/* ring file of a segment; AB_IO_FILE_NONE: it cannot be had, which the log hears */
 static uint32_t segment_file(struct ab_service *service, uint32_t segment)
 {
     if (service->files[segment] == 0) {
-        int fd = ab_store_segment_fd(service->transfer->kv->store, segment);
+        const struct ab_kv *kv = service->transfer->kv;
+        int fd = ab_store_segment_fd(kv->store, segment);
         uint32_t file;
-        if (fd < 0 || ab_io_file_add(service->io, fd, &file) != 0) {
+        int status = fd < 0 ? fd : ab_io_file_add(service->io, fd, &file);
+        if (status != 0) {
+            ab_log(kv->log, AB_LOG_ERROR, "store: segment %08x cannot be opened (%s)%s", segment,
+                   abode_strerror(status),
+                   status == -EMFILE ? ": raise RLIMIT_NOFILE (ulimit -n)" : "");
             return AB_IO_FILE_NONE;
         }
         service->files[segment] = file + 1;
@@ -152,9 +157,26 @@ struct done_list {
     uint32_t move_count, batch_count;
 };
 
+/* What a device or file system answers, in the words of abode.h. */
+static int status_for_host(int status)
+{
+    switch (status) {
+    case 0:
+    case -ENOSPC:
+    case -ENOMEM:
+    case -EAGAIN:
+    case -ECANCELED:
+    case -ETIMEDOUT:
+        return status;
+    default:
+        return -EIO;
+    }
+}
+
 static void request_done(struct ab_service *service, struct ab_io_request *request,
                          struct done_list *done)
 {
+    request->status = status_for_host(request->status);
     if (request->kind == AB_IO_READ) {
         struct ab_move *move = request->user_data;
         move_landed(service, move);

@@ -239,6 +239,27 @@ static void read_errors_pass(void **state)
     assert_int_equal(stats.checksum_failures, 0);
 }
 
+/* No descriptor for the segment: a code that the manual has, the mend in the log, and no harm. */
+static void segment_that_cannot_be_opened(void **state)
+{
+    struct api *api = *state;
+    api_open(api);
+    struct abode_session session = api_create(api, api->hybrid, 1);
+    api_turn(api, session, 1, 30);
+    assert_int_equal(api_detach(api, session, 0), 0);
+    api_reopen(api);
+    session = api_find(api, 1);
+    fault_os_plan(&api->fault,
+                  (struct fault_plan){.call = AB_OS_OPENAT, .kind = FAULT_ERROR, .error = EMFILE});
+    assert_int_equal(api_attach(api, session, 0), -EIO);
+    assert_int_equal(fault_os_strikes(&api->fault), 1);
+    assert_true(api_logged(api, "RLIMIT_NOFILE"));
+    assert_int_equal(api_attach(api, session, 0), 0);
+    api_check(api, session, 1, 30);
+    assert_int_equal(api_detach(api, session, 0), 0);
+    api_close(api);
+}
+
 /* With PREFIX_OK a shorter session is what the host asked for; the rest must not be damaged. */
 static void read_errors_with_prefix_ok(void **state)
 {
@@ -284,9 +305,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_component_lost),      TEST(damage_does_not_take_the_session_along),
-        TEST(paged_prefix_ends_before_the_bad_row), TEST(read_errors_pass),
-        TEST(read_errors_with_prefix_ok),           TEST(forks_of_a_damaged_row),
+        cmocka_unit_test(each_component_lost),
+        TEST(damage_does_not_take_the_session_along),
+        TEST(paged_prefix_ends_before_the_bad_row),
+        TEST(read_errors_pass),
+        TEST(segment_that_cannot_be_opened),
+        TEST(read_errors_with_prefix_ok),
+        TEST(forks_of_a_damaged_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
