@@ -1,0 +1,129 @@
+/*
+ * test_compact.c - segments that are mostly dead are emptied; what a host does meanwhile.
+ *
+ * Goal: compaction moves blocks and changes none, and a session that is deleted while its blocks are
+ * on their way is gone, in memory, in the store and after a restart. Method: a store of four
+ * segments, three of them written; most sessions are deleted, so that compaction starts by itself.
+ * The sync engine with slow writes: a batch is then under way for about half a second.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <unistd.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+#include "api_fixture.h"
+
+#define SESSIONS 20u
+#define TOKENS 128u /* 16 blocks of 8 KiB */
+#define KEPT_EVERY 4u
+#define WAITS 10000 /* of 1 ms */
+
+static struct abode_stats stats_of(struct api *api)
+{
+    struct abode_stats stats;
+    assert_int_equal(abode_stats_get(api->runtime, &stats), 0);
+    return stats;
+}
+
+/* Sessions in the store only; then those that are not kept are deleted. */
+static void mostly_dead(struct api *api, struct abode_session sessions[SESSIONS])
+{
+    api->config.io = ABODE_IO_SYNC;
+    api->config.store_bytes_max = 4u << 20;
+    api->hybrid_bytes = 0;
+    api->paged_bytes = 6u << 20;
+    api_open(api);
+    for (uint32_t i = 0; i < SESSIONS; i++) {
+        sessions[i] = api_create(api, api->paged, i + 1);
+        assert_int_equal(api_append(api, sessions[i], i, TOKENS), 0);
+        assert_int_equal(api_detach(api, sessions[i], ABODE_DETACH_SPILL_NOW), 0);
+    }
+    fault_os_plan(&api->fault, (struct fault_plan){.call = AB_OS_PWRITE,
+                                                   .kind = FAULT_DELAY,
+                                                   .delay_ns = 10000000,
+                                                   .sticky = true});
+    for (uint32_t i = 0; i < SESSIONS; i++) {
+        if (i % KEPT_EVERY != 0) {
+            assert_int_equal(abode_session_delete(api->runtime, sessions[i]), 0);
+        }
+    }
+    assert_int_equal(abode_flush(api->runtime, -1), 0);
+}
+
+/* A batch of compaction's is being written: nobody else spills. */
+static void compaction_wait(struct api *api)
+{
+    uint64_t writes = fault_os_count(&api->fault, AB_OS_PWRITE);
+    for (int i = 0; i < WAITS && fault_os_count(&api->fault, AB_OS_PWRITE) < writes + 4; i++) {
+        (void)usleep(1000);
+    }
+    assert_true(fault_os_count(&api->fault, AB_OS_PWRITE) >= writes + 4);
+}
+
+static void all_kept_are_there(struct api *api)
+{
+    for (uint32_t i = 0; i < SESSIONS; i += KEPT_EVERY) {
+        struct abode_session session = api_find(api, i + 1);
+        assert_int_equal(api_attach(api, session, 0), 0);
+        api_check(api, session, i, TOKENS);
+        assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+    }
+}
+
+static void bytes_stay_the_same(void **state)
+{
+    struct api *api = *state;
+    struct abode_session sessions[SESSIONS];
+    struct api_damage damage;
+    mostly_dead(api, sessions);
+    compaction_wait(api);
+    all_kept_are_there(api);
+    fault_os_clear(&api->fault);
+    all_kept_are_there(api);
+    api_reopen(api);
+    all_kept_are_there(api);
+    assert_int_equal(api_verify(api, &damage), 0);
+    assert_int_equal(stats_of(api).checksum_failures, 0);
+}
+
+static void deleted_while_it_is_moved(void **state)
+{
+    struct api *api = *state;
+    struct abode_session sessions[SESSIONS];
+    mostly_dead(api, sessions);
+    compaction_wait(api);
+    for (uint32_t i = 0; i < SESSIONS; i += KEPT_EVERY) {
+        assert_int_equal(abode_session_delete(api->runtime, sessions[i]), 0);
+    }
+    /* the numbers of its blocks must not be given away before the batch has come back */
+    struct abode_session other = api_create(api, api->paged, 100);
+    assert_int_equal(api_append(api, other, 100, TOKENS), 0);
+    assert_int_equal(api_detach(api, other, ABODE_DETACH_SPILL_NOW), 0);
+    fault_os_clear(&api->fault);
+    for (int i = 0; i < WAITS && stats_of(api).blocks_stored > TOKENS / API_BLOCK_TOKENS; i++) {
+        (void)usleep(1000);
+    }
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(stats_of(api).blocks_stored, TOKENS / API_BLOCK_TOKENS);
+        assert_int_equal(stats_of(api).blocks_pinned, 0);
+        other = api_find(api, 100);
+        assert_int_equal(api_attach(api, other, 0), 0);
+        api_check(api, other, 100, TOKENS);
+        assert_int_equal(api_detach(api, other, 0), 0);
+        api_reopen(api);
+    }
+    assert_int_equal(stats_of(api).checksum_failures, 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
+    const struct CMUnitTest tests[] = {
+        TEST(bytes_stay_the_same),
+        TEST(deleted_while_it_is_moved),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
