@@ -476,7 +476,8 @@ ABODE_API void abode_cache_touch(struct abode *runtime, uint32_t model,
                                  const struct abode_key *keys, uint32_t key_count);
 /* Keys that left the cache by themselves (evicted with no copy left, or found corrupt) since the
  * last call; needs ABODE_KEEP_KEYS. Returns how many were copied out; ret_lost counts events that
- * did not fit the runtime's ring of 65,536. */
+ * did not fit the runtime's ring of 65,536, and those of items that are in the store since before the
+ * last open and that no put or get has named in this process: their keys are not known. */
 ABODE_API ABODE_MUST_CHECK int abode_cache_events(struct abode *runtime, uint32_t model,
                                                   struct abode_key *ret_keys, uint32_t capacity,
                                                   uint64_t *ret_lost);

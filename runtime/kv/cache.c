@@ -138,7 +138,12 @@ void ab_event_add(struct ab_kv *kv, uint32_t index)
     if (kv->events == NULL || (block->flags & AB_BLOCK_KEYED) == 0) {
         return;
     }
+    static const struct abode_key unknown;
     struct ab_event_list *list = &kv->event_lists[block->component / ABODE_COMPONENTS_MAX];
+    if (memcmp(&kv->keys[index], &unknown, sizeof(unknown)) == 0) {
+        list->lost++; /* of before the last open, and not named since */
+        return;
+    }
     uint32_t event = event_place(kv);
     kv->events[event].key = kv->keys[index];
     if (list->count++ == 0) {
@@ -294,10 +299,33 @@ static void block_discard(struct ab_kv *kv, uint32_t index)
     block->flags &= (uint8_t) ~(AB_BLOCK_PENDING | AB_BLOCK_MOVING);
     ab_block_key_remove(kv, index);
     if (block->frame != AB_INDEX_NONE) {
-        ab_block_frame_info(kv, block)->pins = 0;
-        ab_frame_release(kv, index);
+        ab_frame_release(kv, index); /* ours alone: nobody reads what is PENDING */
     }
     ab_block_free(kv, index);
+}
+
+/* Did this put make the block, so that its frame is not filled yet? Else it was in memory before. */
+static bool put_made(struct ab_kv *kv, const struct ab_block *block)
+{
+    return block->frame == AB_INDEX_NONE || ab_block_frame_info(kv, block)->state != AB_FRAME_READY;
+}
+
+/* A put failed: what it made goes; what was there before stays as it was. */
+static void put_undo(struct ab_kv *kv, uint32_t index, bool made)
+{
+    if (made) {
+        block_discard(kv, index);
+    } else {
+        kv->blocks[index].flags &= (uint8_t) ~(AB_BLOCK_PENDING | AB_BLOCK_MOVING);
+    }
+}
+
+/* The index knows fingerprints; a key itself is known since the last open only if a call named it. */
+static void key_learn(struct ab_kv *kv, uint32_t index, const struct abode_key *key)
+{
+    if (kv->keys != NULL) {
+        kv->keys[index] = *key;
+    }
 }
 
 static uint32_t block_make(struct ab_kv *kv, uint8_t id, const struct abode_item *item)
@@ -309,9 +337,7 @@ static uint32_t block_make(struct ab_kv *kv, uint8_t id, const struct abode_item
     }
     ab_block_fingerprint(id, 0, &item->key, fingerprint);
     ab_block_key_add(kv, index, fingerprint);
-    if (kv->keys != NULL) {
-        kv->keys[index] = item->key;
-    }
+    key_learn(kv, index, &item->key);
     kv->blocks[index].bytes = (uint32_t)item->bytes;
     kv->blocks[index].stamp = kv->tick;
     kv->blocks[index].flags |= AB_BLOCK_PENDING | AB_BLOCK_DIRTY;
@@ -341,7 +367,7 @@ static void put_send(struct put *put)
     int status = ab_batch_send(kv, batch, AB_STREAM_CACHE, task->node);
     for (uint32_t i = 0; status != 0 && i < count; i++) {
         item_region(kv, &task->items[items[i]])->busy--;
-        block_discard(kv, blocks[i]);
+        put_undo(kv, blocks[i], put_made(kv, &kv->blocks[blocks[i]]));
         if (status == -ENOSPC && task->room_tries < ROOM_TRIES_MAX) {
             task->item_at = AB_MIN(task->item_at, items[i]); /* again, when there is room */
             put->status = -ENOSPC;
@@ -417,6 +443,7 @@ static int put_existing(struct put *put, uint32_t at, uint32_t index)
     struct ab_task *task = put->task;
     struct ab_block *block = &task->kv->blocks[index];
     struct abode_item *item = &task->items[at];
+    key_learn(task->kv, index, &item->key);
     if ((block->flags & AB_BLOCK_PENDING) != 0) {
         item_fail(task, at, -EAGAIN);
     } else if (block->bytes != item->bytes) {
@@ -514,13 +541,14 @@ void ab_cache_put_landed(struct ab_task *task, struct ab_move *move, int status)
     struct ab_kv *kv = task->kv;
     struct abode_item *item = &task->items[move->item];
     struct ab_block *block = &kv->blocks[move->block];
+    bool made = put_made(kv, block);
     item_region(kv, item)->busy--;
     if (block->frame != AB_INDEX_NONE) {
         ab_block_frame_info(kv, block)->state = AB_FRAME_READY; /* the copy that was written */
     }
     if (status != 0) {
         item_fail(task, move->item, status);
-        block_discard(kv, move->block);
+        put_undo(kv, move->block, made);
     }
 }
 
@@ -533,7 +561,11 @@ static void put_committed(struct ab_record *record, int status)
     for (size_t at = 0; status != 0 && at < record->size;) {
         const struct ab_entry_block_put *put = (const void *)(record->bytes + at);
         at += put->entry.size;
-        if (put->entry.type == AB_ENTRY_BLOCK_PUT && !ab_block_is_stored(&kv->blocks[put->block])) {
+        const struct ab_block *block = &kv->blocks[put->block];
+        bool read = put->entry.type == AB_ENTRY_BLOCK_PUT && block->frame != AB_INDEX_NONE &&
+                    ab_block_frame_info(kv, block)->pins > 0; /* it was there before, then */
+        if (put->entry.type == AB_ENTRY_BLOCK_PUT && !ab_block_is_stored(block) && !read) {
+            ab_event_add(kv, put->block);
             block_discard(kv, put->block);
         }
     }
@@ -593,6 +625,7 @@ static int get_item(struct ab_task *task, uint32_t at)
         return 0;
     }
     const struct ab_block *block = &kv->blocks[index];
+    key_learn(kv, index, &item->key);
     if ((block->flags & AB_BLOCK_BAD) != 0) {
         item_fail(task, at, -ABODE_ECORRUPT);
         return 0;

@@ -403,23 +403,74 @@ static void durable_put_of_what_was_only_written(void **state)
     host_free(&host);
 }
 
+/* sessions: they do not give way */
+static void store_fill(struct api *api)
+{
+    int status = 0;
+    for (uint32_t i = 1; i < 64 && status == 0; i++) {
+        struct abode_session session = api_create(api, api->paged, i);
+        assert_int_equal(api_append(api, session, i, 64), 0);
+        status = api_detach(api, session, 0);
+    }
+    assert_int_equal(status, -ENOSPC);
+}
+
+static void failed_put_leaves_what_was_there(void **state)
+{
+    struct api *api = *state;
+    uint32_t good;
+    api->config.store_bytes_max = 4u << 20;
+    struct host host = host_make(state);
+    store_fill(api);
+    struct abode_item item = item_of(&host, 1, 5000);
+    fill(host.memory + item.offset, item.bytes, 1);
+    assert_int_equal(put(&host, &item, 1, ABODE_MEM), 0);
+    assert_int_equal(put(&host, &item, 1, ABODE_WRITTEN), -ABODE_EPARTIAL);
+    assert_int_equal(item.status, -ENOSPC);
+    memset(host.memory + item.offset, 0, item.bytes);
+    assert_int_equal(get(&host, &item, 1, &good), 0);
+    item_expect(&host, &item, 1);
+    host_free(&host);
+}
+
+static void events_of_keys_from_before_the_open(void **state)
+{
+    struct api *api = *state;
+    struct abode_key keys[8], named = api_name(2);
+    uint64_t lost = 0;
+    api->config.store_bytes_max = 4u << 20;
+    api->config.flags |= ABODE_KEEP_KEYS;
+    struct host host = host_make(state);
+    struct abode_item items[16];
+    for (uint32_t i = 0; i < 16; i++) {
+        items[i] = item_of(&host, i, 5000);
+        fill(host.memory + items[i].offset, items[i].bytes, i);
+    }
+    assert_int_equal(put(&host, items, 16, ABODE_WRITTEN), 0);
+    api_close(api);
+    host_open(&host);
+    assert_int_equal(put(&host, &items[2], 1, ABODE_WRITTEN), 0);
+    store_fill(api); /* items of a sample give way, not surely all */
+    int count = abode_cache_events(api->runtime, host.model, keys, 8, &lost);
+    assert_in_range(count, 0, 1);
+    if (count == 1) {
+        assert_memory_equal(&keys[0], &named, sizeof(named));
+    }
+    assert_in_range(lost, 1, 15);
+    host_free(&host);
+}
+
 /* Items that nobody promised give way where there is no room to write them either. */
 static void memory_comes_back_in_a_full_store(void **state)
 {
     struct api *api = *state;
     api->config.store_bytes_max = 4u << 20;
     struct host host = host_make(state);
-    int status = 0;
-    for (uint32_t i = 1; i < 64 && status == 0; i++) { /* sessions: they do not give way */
-        struct abode_session session = api_create(api, api->paged, i);
-        assert_int_equal(api_append(api, session, i, 64), 0);
-        status = api_detach(api, session, 0);
-    }
-    assert_int_equal(status, -ENOSPC);
+    store_fill(api);
     for (uint32_t i = 0; i < 100; i++) { /* of 32 frames */
         struct abode_item item = item_of(&host, i, 5000);
         fill(host.memory + item.offset, item.bytes, i);
-        status = put(&host, &item, 1, ABODE_MEM);
+        int status = put(&host, &item, 1, ABODE_MEM);
         if (status != 0) {
             print_error("item %u: %d\n", i, item.status);
         }
@@ -539,6 +590,8 @@ int main(void)
         TEST(memory_comes_back_in_a_full_store),
         TEST(durable_put_of_what_was_only_written),
         TEST(no_room_and_nothing_to_give_way),
+        TEST(failed_put_leaves_what_was_there),
+        TEST(events_of_keys_from_before_the_open),
         TEST(events_are_by_model),
         TEST(regions),
     };
