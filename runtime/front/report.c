@@ -273,8 +273,8 @@ static void flush_done(struct ab_record *record, int status)
 static bool promise_is_open(struct ab_kv *kv, const struct ab_session *session)
 {
     return session->state == AB_SESSION_DETACHED && session->durability > ABODE_MEM &&
-           (session->stored_tokens != session->token_count || session->note_dirty ||
-            ab_session_is_dirty(kv, session));
+           (!session->recorded || session->changed || session->note_dirty ||
+            session->stored_tokens != session->token_count || ab_session_is_dirty(kv, session));
 }
 
 struct unkept {

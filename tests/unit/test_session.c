@@ -267,6 +267,20 @@ static void note_that_was_not_detached_is_not_stored(void **state)
     assert_memory_equal(got, "one", 3);
 }
 
+/* A detach that failed is tried again by a flush, also where there is nothing but a name to store. */
+static void flush_keeps_a_session_without_tokens(void **state)
+{
+    struct api *api = *state;
+    struct abode_op op = {.timeout_ns = 1};
+    api_open(api);
+    struct abode_session session = api_create(api, api->hybrid, 1);
+    assert_int_equal(api_wait(api, &op, abode_detach(api->queue, session, 0, &op)), -ETIMEDOUT);
+    assert_int_equal(abode_flush(api->runtime, 60ll * 1000 * 1000 * 1000), 0);
+    api_reopen(api);
+    session = api_find(api, 1);
+    assert_int_equal(api_tokens(api, session), 0);
+}
+
 static void advice_changes_no_byte(void **state)
 {
     struct api *api = *state;
@@ -557,6 +571,7 @@ int main(void)
         TEST(as_many_as_configured),
         TEST(notes),
         TEST(note_that_was_not_detached_is_not_stored),
+        TEST(flush_keeps_a_session_without_tokens),
         TEST(advice_changes_no_byte),
         TEST(will_need_restores_in_advance),
         TEST(deleted_while_it_is_prefetched),
