@@ -208,6 +208,7 @@ void ab_session_let_go(struct ab_kv *kv, struct ab_session *session, struct ab_r
 {
     for (uint32_t c = 0; c < ABODE_COMPONENTS_MAX; c++) {
         if (session->held[c] != AB_INDEX_NONE) {
+            kv->blocks[session->held[c]].flags &= (uint8_t)~AB_BLOCK_HELD;
             ab_block_unref(kv, session->held[c], record);
             session->held[c] = AB_INDEX_NONE;
         }
@@ -240,6 +241,7 @@ int ab_session_tail_own(struct ab_kv *kv, struct ab_session *session, uint32_t c
     ab_frame_unpin(kv, &kv->blocks[old]);
     if (row < session->stored_rows && session->held[c] == AB_INDEX_NONE) {
         session->held[c] = old; /* the committed record names it: our reference stays */
+        kv->blocks[old].flags |= AB_BLOCK_HELD;
         session->held_row = row;
     } else {
         ab_block_unref(kv, old, NULL);

@@ -46,6 +46,7 @@ enum ab_block_flags {
     AB_BLOCK_PENDING = 1u << 4, /* a put is in flight */
     AB_BLOCK_KEYED = 1u << 5,   /* in the index */
     AB_BLOCK_MOVING = 1u << 6,  /* a spill of it is in flight: bytes must not change */
+    AB_BLOCK_HELD = 1u << 7, /* a session holds it for its committed record: see ab_session.held */
 };
 struct ab_block {
     uint64_t key[2];   /* fingerprint of the key, see ab_block_fingerprint() */

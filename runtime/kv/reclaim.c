@@ -30,12 +30,16 @@ static uint64_t random_next(struct ab_kv *kv)
 static bool frame_is_clean(struct ab_kv *kv, const struct ab_block *block)
 {
     const struct ab_frame_info *info = ab_block_frame_info(kv, block);
+    /* held, and nobody else names it: a crash needs its slot, its newer bytes nobody */
+    bool obsolete = (block->flags & AB_BLOCK_HELD) != 0 && block->refs == 1;
     return info->pins == 0 && info->state == AB_FRAME_READY &&
-           (block->flags & (AB_BLOCK_DIRTY | AB_BLOCK_MOVING)) == 0 && ab_block_is_stored(block);
+           ((block->flags & AB_BLOCK_DIRTY) == 0 || obsolete) &&
+           (block->flags & AB_BLOCK_MOVING) == 0 && ab_block_is_stored(block);
 }
 
 static void evict(struct ab_kv *kv, uint32_t block)
 {
+    kv->blocks[block].flags &= (uint8_t)~AB_BLOCK_DIRTY; /* of a held one */
     ab_frame_release(kv, block);
     atomic_fetch_add_explicit(&kv->counters.blocks_evicted, 1, memory_order_relaxed);
 }

@@ -114,6 +114,38 @@ static void all_memory_attached_is_full(void **state)
 }
 
 /* The worst host: it keeps its spans and writes through them when it likes. */
+/* A row that only the committed record names, with newer bytes that nobody names: its frame comes
+ * free, and what is full says so. */
+static void held_row_gives_its_frame(void **state)
+{
+    struct api *api = *state;
+    struct abode_session child;
+    api->hybrid_bytes = 0;
+    api_open(api);
+    struct abode_session session = api_create(api, api->paged, 1);
+    assert_int_equal(api_append(api, session, 1, 20), 0);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_KEEP), 0);
+    assert_int_equal(api_append(api, session, 1, 10), 0); /* the stored row is dirty again */
+    assert_int_equal(abode_session_fork(api->runtime, session, 30, NULL, &child), 0);
+    assert_int_equal(abode_session_truncate(api->runtime, session, 20), 0);
+    assert_int_equal(api_append(api, session, 1, 1), 0); /* into a copy of it */
+    assert_int_equal(abode_session_delete(api->runtime, child), 0);
+    struct abode_session filler = api_create(api, api->paged, 2);
+    int status = 0;
+    for (uint32_t i = 0; i < 4096 && status == 0; i++) {
+        status = api_append(api, filler, 2, API_BLOCK_TOKENS);
+    }
+    assert_int_equal(status, -ABODE_EFULL);
+    api_check(api, session, 1, 21);
+    struct abode_stats stats;
+    assert_int_equal(abode_stats_get(api->runtime, &stats), 0);
+    assert_int_equal(stats.frames_free, 0);
+    api_reopen(api);
+    session = api_find(api, 1);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    api_check(api, session, 1, 20);
+}
+
 static void late_writes_harm_nobody_else(void **state)
 {
     struct api *api = *state;
@@ -262,6 +294,7 @@ int main(void)
         TEST(second_reserve_replaces_the_first),
         TEST(longest_session),
         TEST(all_memory_attached_is_full),
+        TEST(held_row_gives_its_frame),
         TEST(late_writes_harm_nobody_else),
         TEST(writes_during_the_detach_are_refused_or_lost),
         TEST(same_keys_share_rows),
