@@ -10,8 +10,8 @@
  *
  * Each run prints its seed: ABODE_TEST_SEED=N repeats it (its choices, not its timing).
  * ABODE_TEST_OPS=N sets the length (default 100,000; 1,000,000 with ABODE_LONG=1), ABODE_TEST_IO the
- * engine (1 io_uring, 2 threads, 3 sync). 100,000 take 9 s of CPU, and 65 s on two busy cores. A
- * machine that does more beside it, or a sanitizer: test timeout: 900 s.
+ * engine (1 io_uring, 2 threads, 3 sync). 100,000 take about 16 s of CPU; on two cores at a
+ * load of 18 they took two minutes. With a sanitizer it is more: test timeout: 900 s.
  */
 #include <stdlib.h>
 #include <time.h>
