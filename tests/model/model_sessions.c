@@ -132,13 +132,6 @@ static struct reference *pick(bool attached)
     return NULL;
 }
 
-/* attached, with all its state in memory */
-static struct reference *pick_usable(void)
-{
-    struct reference *session = pick(true);
-    return session == NULL || session->absent ? NULL : session;
-}
-
 static struct reference *free_place(void)
 {
     for (uint32_t i = 0; i < SESSIONS; i++) {
@@ -251,7 +244,7 @@ void model_find(void)
 
 void model_fork(void)
 {
-    struct reference *parent = pick_usable(), *child = free_place();
+    struct reference *parent = pick(true), *child = free_place();
     if (parent == NULL || child == NULL) {
         return;
     }
@@ -322,7 +315,7 @@ static int reserve(const struct reference *session, uint32_t count, struct abode
 
 void model_append(void)
 {
-    struct reference *session = pick_usable();
+    struct reference *session = pick(true);
     uint32_t count = 1 + model_below(30);
     if (session == NULL || session->count + count > TOKENS_MAX) {
         return;
@@ -385,7 +378,7 @@ static bool state_commit(struct reference *session, uint32_t c, uint32_t salt)
 
 void model_snapshot(void)
 {
-    struct reference *session = pick_usable();
+    struct reference *session = pick(true);
     if (session == NULL || !has_snapshots(session) || session->count == 0) {
         return;
     }
@@ -432,7 +425,6 @@ static void detach_end(struct reference *session, uint32_t flags, int status)
     if ((flags & ABODE_DETACH_KEEP) == 0) {
         cut(session, restore_point(session));
         session->attached = false;
-        session->absent = false;
     }
 }
 
@@ -561,7 +553,8 @@ void model_truncate(void)
     bool back = has_snapshots(session) && session->previous > 0 && model_below(3) == 0;
     at = back ? session->previous : at;
     int status = abode_session_truncate(world.runtime, session->handle, at);
-    if (status == -EAGAIN) {
+    if (status == -EAGAIN || status == -ABODE_EFULL) {
+        world.recalls++; /* state of an older point is being brought in, or finds no frame */
         return;
     }
     if (status != 0) {
@@ -570,24 +563,7 @@ void model_truncate(void)
     cut(session, at);
     stored_cut(session, at);
     EXPECT_STATUS(abode_session_truncate(world.runtime, session->handle, TOKENS_MAX + 1), -EINVAL);
-    struct abode_view view;
-    status = abode_session_view(world.runtime, session->handle, 0, &view);
     world.returns += back;
-    if (status == -ENOTCONN && (back || session->absent)) {
-        const void *bytes;
-        size_t size;
-        uint64_t point;
-        struct abode_span spans[16];
-        session->absent = true;
-        world.absents++;
-        EXPECT_STATUS(abode_append_reserve(world.runtime, session->handle, 1, spans, 16),
-                      -ENOTCONN);
-        EXPECT_STATUS(
-            abode_snapshot_get(world.runtime, session->handle, STATE, &bytes, &size, &point),
-            -ENOTCONN);
-        return;
-    }
-    session->absent = false;
     check_session(session);
 }
 
@@ -737,7 +713,6 @@ static void session_refind(struct reference *session)
     cut(session, image->count);
     session->handle = found;
     session->attached = false;
-    session->absent = false;
     session->ended = session->ended_stored;
 }
 

@@ -126,8 +126,8 @@ int main(void)
     model_close();
     tear_down();
     printf("%" PRIu64 " attaches, %" PRIu64 " prefixes found, %" PRIu64
-           " returns to older points (%" PRIu64 " not in memory), %" PRIu64 " restarts\n",
-           world.attaches, world.prefixes, world.returns, world.absents, world.reopened);
+           " returns to older points (%" PRIu64 " waited for), %" PRIu64 " restarts\n",
+           world.attaches, world.prefixes, world.returns, world.recalls, world.reopened);
     printf("%" PRIu64 " MiB checked, %" PRIu64 " blocks evicted, %" PRIu64 " MiB restored\n",
            world.checked_bytes >> 20, world.evicted, world.restored >> 20);
     printf("1 passed, 0 failed, 0 skipped\n");

@@ -52,7 +52,6 @@ struct reference {
     bool exists, attached, named;
     bool ended;        /* advised: it may go when the store is full */
     bool ended_stored; /* a record may say so still: it may go after a restart */
-    bool absent;       /* truncated to where its state is not in memory */
     bool busy;         /* an op on it is in flight */
     struct abode_session handle;
     uint32_t model, tenant, durability;
@@ -83,8 +82,8 @@ struct world {
     struct item items[ITEMS + PLANAR_ITEMS];
     char directory[64];
     uint64_t seed, random, operations, checked_bytes, attaches, evicted, restored, reopened;
-    uint64_t prefixes, returns,
-        absents; /* sessions that began with rows; truncated to `previous` */
+    uint64_t prefixes, returns; /* sessions that began with rows; truncated to `previous` */
+    uint64_t recalls;           /* truncates that had to wait for state from the store */
 };
 extern struct world world;
 
