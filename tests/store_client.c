@@ -281,8 +281,8 @@ int store_client_put_begin(struct store_client *client, struct store_client_op *
                            uint64_t value, uint32_t pages, enum ab_promise promise)
 {
     op_begin(client, op, key, promise);
-    int result = ab_store_reserve(client->store, (enum ab_stream)(key % AB_STREAM_COUNT), -1, pages,
-                                  &op->extent);
+    int result = ab_store_reserve(client->store, (enum ab_stream)(key % AB_STREAM_COMPACT), -1,
+                                  pages, &op->extent);
     if (result < 0) {
         return result;
     }

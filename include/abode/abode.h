@@ -110,10 +110,11 @@ struct abode_config {
     uint32_t struct_size;
     uint32_t flags;                 /* enum abode_config_flags */
     uint64_t memory_bytes_max;      /* frames of all models and nodes; default 1 GiB */
-    uint64_t store_bytes_max;       /* of all directories; default: half of what is free */
+    uint64_t store_bytes_max;       /* of all directories; default: half of what is free. A segment
+                                       of each is kept back for compaction */
     const char *const *store_paths; /* one directory a device; NULL: memory only */
     uint32_t store_path_count;
-    uint32_t segment_bytes;           /* segment files of a new store; default 64 MiB */
+    uint32_t segment_bytes; /* segment files of a new store; default 64 MiB, small stores less */
     uint64_t spill_bytes_per_day_max; /* endurance budget for spilled bytes; 0: none */
     uint64_t node_mask;               /* NUMA nodes to use, dense numbering; 0 = all allowed */
     uint32_t io;                      /* enum abode_io */

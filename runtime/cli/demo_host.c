@@ -298,6 +298,12 @@ static int detached(struct host *host, uint32_t conversation)
     session->stage = HOST_IDLE;
     host->in_flight--;
     host->room_made = true;
+    if (session->op.status == -ENOSPC) {
+        (void)cli_fail(-ENOSPC, "give more --store-size, or fewer --sessions",
+                       "demo: the store of %s is full of live state",
+                       cli_bytes_text(host->task.store_bytes).text);
+        return -ENOSPC;
+    }
     if (session->op.status < 0) {
         return fail(host, session->op.status, "spilling", conversation);
     }

@@ -96,7 +96,7 @@ int abode_session_create(struct abode *runtime, const struct abode_session_opts 
         return status;
     }
     if (opts == NULL || ret == NULL || opts->struct_size != sizeof(*opts) ||
-        opts->durability > ABODE_DURABLE || opts->tenant >= AB_TENANT_MIXED ||
+        opts->durability > ABODE_DURABLE || opts->tenant == AB_TENANT_NEVER ||
         (opts->prefix_key_count > 0 && opts->prefix_keys == NULL) ||
         !node_is_usable(runtime->kv, opts->home_node) ||
         (runtime->store == NULL && opts->durability > ABODE_MEM)) {

@@ -190,7 +190,6 @@ void ab_frame_pin(struct ab_kv *kv, const struct ab_block *block)
 {
     struct ab_frame_info *info = ab_block_frame_info(kv, block);
     info->pins++;
-    info->transient = false; /* somebody wants it here */
 }
 
 void ab_frame_unpin(struct ab_kv *kv, const struct ab_block *block)
@@ -199,13 +198,10 @@ void ab_frame_unpin(struct ab_kv *kv, const struct ab_block *block)
     AB_ASSERT(info->pins > 0);
     info->pins--;
     info->stamp = kv->tick;
-    bool leaves = info->state == AB_FRAME_FAILED ||
-                  (info->transient && info->state == AB_FRAME_READY &&
-                   (block->flags & (AB_BLOCK_MOVING | AB_BLOCK_DIRTY)) == 0);
-    bool named = (block->flags & (AB_BLOCK_OWNED | AB_BLOCK_KEYED | AB_BLOCK_PENDING)) != 0;
-    if (info->pins == 0 && !named) {
+    const uint8_t held = AB_BLOCK_OWNED | AB_BLOCK_KEYED | AB_BLOCK_PENDING | AB_BLOCK_MOVING;
+    if (info->pins == 0 && (block->flags & held) == 0) {
         ab_block_forsake(kv, info->block);
-    } else if (info->pins == 0 && leaves) {
+    } else if (info->pins == 0 && info->state == AB_FRAME_FAILED) {
         ab_frame_release(kv, info->block);
     }
 }

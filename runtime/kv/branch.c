@@ -125,6 +125,9 @@ void ab_block_unref(struct ab_kv *kv, uint32_t index, struct ab_record *record)
     }
     block->flags &= (uint8_t)~AB_BLOCK_OWNED;
     block->stamp = kv->tick;
+    if ((block->flags & AB_BLOCK_MOVING) != 0) {
+        return; /* when that has ended, ab_block_moved or the last unpin drops it */
+    }
     bool worth_keeping = (block->flags & AB_BLOCK_KEYED) != 0 &&
                          (block->flags & AB_BLOCK_BAD) == 0 &&
                          (ab_block_is_stored(block) || block->frame != AB_INDEX_NONE);
@@ -147,6 +150,17 @@ void ab_block_forsake(struct ab_kv *kv, uint32_t index)
     if (record != NULL) {
         ab_record_block_drop(record, index);
         ab_record_submit(record, AB_PROMISE_WRITTEN);
+    }
+}
+
+void ab_block_moved(struct ab_kv *kv, uint32_t index)
+{
+    const struct ab_block *block = &kv->blocks[index];
+    const uint32_t held =
+        AB_BLOCK_OWNED | AB_BLOCK_KEYED | AB_BLOCK_PENDING | AB_BLOCK_MOVING | AB_BLOCK_USED;
+    const bool pinned = block->frame != AB_INDEX_NONE && ab_block_frame_info(kv, block)->pins > 0;
+    if ((block->flags & held) == AB_BLOCK_USED && !pinned) {
+        ab_block_forsake(kv, index);
     }
 }
 

@@ -481,7 +481,8 @@ static int put_existing(struct put *put, uint32_t at, uint32_t index)
 static int bad_drop(struct ab_task *task, uint32_t index)
 {
     const struct ab_block *block = &task->kv->blocks[index];
-    if (block->frame != AB_INDEX_NONE && ab_block_frame_info(task->kv, block)->pins > 0) {
+    if ((block->flags & AB_BLOCK_MOVING) != 0 ||
+        (block->frame != AB_INDEX_NONE && ab_block_frame_info(task->kv, block)->pins > 0)) {
         return -EAGAIN; /* a get that is about to hear of it */
     }
     struct ab_record *record = ab_task_record(task);
@@ -636,8 +637,8 @@ static int get_item(struct ab_task *task, uint32_t at)
         item_fail(task, at, -EAGAIN);
         return 0;
     }
-    if (filling) {
-        return -EAGAIN; /* another get fills it: soon */
+    if (filling || ab_block_is_leaving(block)) {
+        return -EAGAIN; /* another get fills it, or it is about to have moved: soon */
     }
     uint64_t capacity = item->bytes;
     item->bytes = block->bytes;

@@ -1,11 +1,19 @@
 /*
  * compact.c - empty a segment that is mostly dead: read its live blocks, write them elsewhere.
  *
+ *   scan the block table -> read into the bounce buffer -> batches cut to the room that the store's
+ *   compaction segments have -> commit that names the new slots -> scan on -> durable barrier
+ *
  * Never needed for correctness: the old slots stay valid until the commit that names the new ones.
- * A block comes into a transient frame (unless it is resident), is marked dirty, and goes out like
- * any spill. Lock KV held.
+ * It takes no frames, because it must run when memory is full of what waits for room in the store:
+ * a block that is not resident goes through a buffer of the compaction's own (at most one batch, or
+ * the largest block), a resident one is written from its frame. Where no segment has enough dead
+ * pages, the oldest blocks that nobody owns are dropped, a segment at a time, instead of moved.
+ *
+ * Lock KV held.
  */
 #include "base/num.h"
+#include "kv/reclaim.h"
 #include "kv/session.h"
 #include "kv/transfer.h"
 
@@ -23,80 +31,172 @@ static void committed(struct ab_record *record, int status)
     ab_task_runnable(task);
 }
 
-static bool movable(struct ab_kv *kv, const struct ab_block *block, uint32_t segment)
+static bool is_here(const struct ab_block *block, uint32_t segment)
 {
-    bool here = (block->flags & AB_BLOCK_USED) != 0 && block->segment == segment;
-    bool busy = (block->flags & (AB_BLOCK_MOVING | AB_BLOCK_BAD | AB_BLOCK_DIRTY)) != 0;
-    return here && !busy && kv->models[block->component / ABODE_COMPONENTS_MAX].declared;
+    return (block->flags & AB_BLOCK_USED) != 0 && block->segment == segment;
 }
 
-/* 0: in memory, or on its way; -EAGAIN, -ENOBUFS */
+static bool movable(struct ab_kv *kv, const struct ab_block *block)
+{
+    const uint32_t busy = AB_BLOCK_MOVING | AB_BLOCK_BAD | AB_BLOCK_DIRTY;
+    return (block->flags & busy) == 0 && (block->frame == AB_INDEX_NONE ||
+                                          ab_block_frame_info(kv, block)->state == AB_FRAME_READY);
+}
+
+static bool droppable(struct ab_kv *kv, const struct ab_block *block)
+{
+    const uint32_t wanted = AB_BLOCK_OWNED | AB_BLOCK_MOVING | AB_BLOCK_PENDING;
+    return (block->flags & wanted) == 0 &&
+           (block->frame == AB_INDEX_NONE || ab_block_frame_info(kv, block)->pins == 0);
+}
+
+/* Room in the bounce buffer for a block; false: what is in it must be written first. */
+static bool bounce_fits(struct ab_kv *kv, struct ab_compaction *compaction, uint64_t bytes)
+{
+    const uint64_t extent_bytes = (uint64_t)ab_store_extent_pages_max(kv->store) * AB_PAGE;
+    uint64_t wanted = AB_MAX(bytes, AB_MIN(extent_bytes, AB_BATCH_BYTES));
+    if (compaction->count > 0) {
+        return compaction->count < AB_BATCH_ITEMS &&
+               compaction->bytes + bytes <= compaction->capacity;
+    }
+    if (compaction->capacity < wanted) {
+        kv->os->free(kv->os, compaction->bounce);
+        compaction->bounce = kv->os->alloc(kv->os, wanted, AB_PAGE);
+        compaction->capacity = compaction->bounce == NULL ? 0 : wanted;
+    }
+    return compaction->bounce != NULL;
+}
+
+/* 0: in memory, or on its way; -EAGAIN: no move now; -ENOMEM */
 static int block_load(struct ab_task *task, uint32_t index)
 {
     struct ab_kv *kv = task->kv;
-    struct ab_block *block = &kv->blocks[index];
-    if (block->frame != AB_INDEX_NONE) {
-        return 0;
+    struct ab_compaction *compaction = &kv->transfer->compaction;
+    const struct ab_block *block = &kv->blocks[index];
+    const uint64_t bytes = ab_align_up(block->bytes, AB_PAGE);
+    if (!bounce_fits(kv, compaction, bytes)) {
+        return compaction->bounce == NULL ? -ENOMEM : -EAGAIN;
     }
-    int status = ab_restore_start(kv, task, index, -1, AB_TENANT_MIXED);
-    if (status == 0) {
-        ab_block_frame_info(kv, block)->transient = true;
-        ab_block_frame_info(kv, block)->pins++; /* ours: until it is in a batch */
+    struct ab_loaded *loaded = &compaction->loaded[compaction->count];
+    *loaded = (struct ab_loaded){.block = index, .page = block->page, .at = compaction->bytes};
+    loaded->good = block->frame != AB_INDEX_NONE;
+    if (!loaded->good) {
+        struct ab_move *move = ab_move_new(kv, task, AB_MOVE_RESTORE, index);
+        if (move == NULL) {
+            return -EAGAIN;
+        }
+        move->address = compaction->bounce + loaded->at;
+        move->item = compaction->count;
+        ab_move_send(kv, move);
     }
-    return status;
+    compaction->bytes += bytes;
+    compaction->count++;
+    return 0;
+}
+
+void ab_compact_move_done(struct ab_task *task, const struct ab_move *move)
+{
+    struct ab_compaction *compaction = &task->kv->transfer->compaction;
+    compaction->loaded[move->item].good = move->status == 0;
 }
 
 static void load_step(struct ab_task *task)
 {
     struct ab_kv *kv = task->kv;
+    const struct ab_compaction *compaction = &kv->transfer->compaction;
     uint32_t end = AB_MIN(task->block_at + BLOCKS_PER_STEP, kv->block_high);
-    for (; task->block_at < end && task->item_at < AB_BATCH_ITEMS; task->block_at++) {
-        struct ab_block *block = &kv->blocks[task->block_at];
-        if (!movable(kv, block, task->segment)) {
+    for (; task->block_at < end; task->block_at++) {
+        const struct ab_block *block = &kv->blocks[task->block_at];
+        if (!is_here(block, task->segment)) {
             continue;
         }
-        bool fits = task->item_at == 0 || task->record_bytes + block->bytes <= AB_BATCH_BYTES;
-        if (!fits) {
-            task->phase = AB_PHASE_WAIT;
-            return;
+        if (compaction->drops && droppable(kv, block)) {
+            struct ab_record *record = ab_task_record(task);
+            task->status = record == NULL ? -ENOMEM : task->status;
+            if (record != NULL) {
+                ab_event_add(kv, task->block_at);
+                ab_record_block_drop(record, task->block_at);
+            }
+            continue;
         }
-        bool resident = block->frame != AB_INDEX_NONE;
-        if (block_load(task, task->block_at) != 0) {
+        int status = movable(kv, block) ? block_load(task, task->block_at) : 0;
+        if (status != 0) {
+            task->status = status == -EAGAIN ? task->status : status;
             task->phase = AB_PHASE_WAIT; /* write what we have, that frees something */
             return;
         }
-        if (resident) {
-            ab_block_frame_info(kv, block)->pins++;
-        }
-        task->record_bytes += block->bytes;
-        task->loaded[task->item_at++] = task->block_at;
     }
-    if (task->item_at == AB_BATCH_ITEMS || task->block_at >= kv->block_high) {
+    if (task->block_at >= kv->block_high) {
         task->phase = AB_PHASE_WAIT;
     }
 }
 
+/* As many of the loaded blocks as fit `pages`, in one extent. */
+static int batch_write(struct ab_task *task, uint32_t pages)
+{
+    struct ab_kv *kv = task->kv;
+    struct ab_compaction *compaction = &kv->transfer->compaction;
+    struct ab_batch *batch = ab_batch_new(kv, task);
+    for (uint32_t i = 0; batch != NULL && i < compaction->count; i++) {
+        struct ab_loaded *loaded = &compaction->loaded[i];
+        const struct ab_block *block = &kv->blocks[loaded->block];
+        bool same = is_here(block, task->segment) && block->page == loaded->page; /* else gone */
+        if (!loaded->good || !same || !movable(kv, block) || ab_pages(block->bytes) > pages ||
+            !ab_batch_add(kv, batch, loaded->block)) {
+            continue; /* it stays where it is, for the next extent or a later round */
+        }
+        pages -= ab_pages(block->bytes);
+        if (block->frame == AB_INDEX_NONE) {
+            batch->moves[batch->count - 1]->address = compaction->bounce + loaded->at;
+        }
+        loaded->good = false;
+    }
+    if (batch == NULL || batch->count == 0) {
+        if (batch != NULL) {
+            ab_list_push_back(&kv->transfer->batches_free, &batch->link);
+        }
+        return 0;
+    }
+    return ab_batch_send(kv, batch, AB_STREAM_COMPACT, -1);
+}
+
+/* First what the segment that is open has room for, then the rest: else the end of each would be
+ * lost, and nothing gained. */
 static void write_out(struct ab_task *task)
 {
     struct ab_kv *kv = task->kv;
-    struct ab_batch *batch = ab_batch_new(kv, task);
-    for (uint32_t i = 0; i < task->item_at; i++) {
-        struct ab_block *block = &kv->blocks[task->loaded[i]];
-        const struct ab_frame_info *info = ab_block_frame_info(kv, block);
-        bool good = info->state == AB_FRAME_READY && movable(kv, block, task->segment);
-        bool added = good && batch != NULL && ab_batch_add(kv, batch, task->loaded[i]);
-        (void)added; /* what is not added stays where it is, for a later round */
-        ab_frame_unpin(kv, block);
+    struct ab_compaction *compaction = &kv->transfer->compaction;
+    const uint32_t room = ab_store_compaction_room(kv->store);
+    task->status = room > 0 ? batch_write(task, room) : 0;
+    if (task->status == 0) {
+        task->status = batch_write(task, UINT32_MAX);
     }
-    task->item_at = 0;
-    task->record_bytes = 0;
-    if (batch != NULL && batch->count == 0) {
-        ab_list_push_back(&kv->transfer->batches_free, &batch->link);
-    } else if (batch != NULL) {
-        task->status = ab_batch_send(kv, batch, AB_STREAM_SEALED, -1);
-        task->wrote |= task->status == 0;
+    compaction->count = 0;
+    compaction->bytes = 0;
+}
+
+static void compaction_ended(struct ab_record *record, int status)
+{
+    (void)status; /* the store counts it; who waits for room sees whether there is some */
+    ab_room_kick(record->kv);
+}
+
+/* A durable barrier lets the emptied segment be used again. */
+static void compact_end(struct ab_task *task)
+{
+    struct ab_kv *kv = task->kv;
+    struct ab_compaction *compaction = &kv->transfer->compaction;
+    kv->os->free(kv->os, compaction->bounce);
+    *compaction = (struct ab_compaction){.running = false};
+    ab_store_compaction_end(kv->store, task->segment);
+    struct ab_record *record = ab_record_new(kv);
+    if (record != NULL) {
+        record->done = compaction_ended;
+        ab_record_submit(record, AB_PROMISE_DURABLE);
+    } else {
+        ab_room_kick(kv);
     }
-    task->phase = AB_PHASE_COMMIT;
+    ab_task_finish(task, task->status);
 }
 
 void ab_compact_step(struct ab_task *task)
@@ -105,60 +205,67 @@ void ab_compact_step(struct ab_task *task)
     if (task->phase == AB_PHASE_START) {
         task->phase = AB_PHASE_ISSUE;
     }
-    if (task->phase == AB_PHASE_ISSUE) {
+    if (task->phase == AB_PHASE_ISSUE && task->status == 0) {
         load_step(task);
         if (task->phase == AB_PHASE_ISSUE) {
             ab_task_runnable(task);
             return;
         }
     }
-    if (task->pending > 0 || task->commits > 0) {
-        ab_list_remove(&task->link);
-        return;
-    }
-    if (task->phase == AB_PHASE_WAIT && task->item_at > 0) {
+    if (task->pending == 0 && task->commits == 0 && kv->transfer->compaction.count > 0) {
         write_out(task);
     }
-    if (task->pending > 0) {
+    if (task->pending > 0 || task->commits > 0) {
         ab_list_remove(&task->link);
     } else if (task->record != NULL) {
         ab_list_remove(&task->link);
         ab_task_commit(task, committed);
-    } else if (task->status == 0 && task->phase == AB_PHASE_COMMIT &&
-               task->block_at < kv->block_high) {
+    } else if (task->status == 0 && task->block_at < kv->block_high) {
         task->phase = AB_PHASE_ISSUE;
-        ab_task_runnable(task);
-    } else {
-        kv->transfer->compacting = false;
-        if (task->wrote) { /* a durable barrier lets the emptied segment be used again */
-            struct ab_record *record = ab_record_new(kv);
-            if (record != NULL) {
-                ab_record_barrier(record);
-            }
+        if (ab_list_is_empty(&kv->transfer->moves_free)) {
+            ab_task_wait(task, false);
+        } else {
+            ab_task_runnable(task);
         }
-        ab_task_finish(task, task->status);
+    } else {
+        compact_end(task);
     }
 }
 
-void ab_compact_start(struct ab_kv *kv, bool now)
+/* Moving where much is dead; then dropping what nobody owns; then moving for little. */
+static uint32_t victim_pick(struct ab_kv *kv, bool must, bool *ret_drops)
+{
+    *ret_drops = false;
+    uint32_t segment = ab_store_compaction_pick(kv->store, PERCENT_EAGER, must);
+    if (segment != AB_INDEX_NONE || !must) {
+        return segment;
+    }
+    const uint32_t block = ab_reclaim_stored_pick(kv);
+    if (block != AB_INDEX_NONE && ab_store_compaction_take(kv->store, kv->blocks[block].segment)) {
+        *ret_drops = true;
+        return kv->blocks[block].segment;
+    }
+    return ab_store_compaction_pick(kv->store, PERCENT_MUST, must);
+}
+
+void ab_compact_start(struct ab_kv *kv, bool must)
 {
     struct ab_transfer *transfer = kv->transfer;
     uint64_t clock = kv->os->clock_ns(kv->os);
-    if (transfer->compacting || kv->read_only ||
-        (!now && clock - transfer->compact_checked_ns < CHECK_NS)) {
+    if (transfer->compaction.running || kv->read_only ||
+        (!must && clock - transfer->compact_checked_ns < CHECK_NS)) {
         return;
     }
     transfer->compact_checked_ns = clock;
-    uint32_t segment = ab_store_compaction_pick(kv->store, now ? PERCENT_MUST : PERCENT_EAGER);
-    if (segment == AB_INDEX_NONE) {
-        return;
-    }
-    struct ab_task *task = ab_task_own_new(kv, AB_TASK_COMPACT);
+    bool drops;
+    uint32_t segment = victim_pick(kv, must, &drops);
+    struct ab_task *task = segment == AB_INDEX_NONE ? NULL : ab_task_own_new(kv, AB_TASK_COMPACT);
     if (task == NULL) {
         return;
     }
     task->segment = segment;
     task->promise = AB_PROMISE_DURABLE;
-    transfer->compacting = true;
+    transfer->compaction.running = true;
+    transfer->compaction.drops = drops;
     ab_task_start(task);
 }

@@ -293,8 +293,12 @@ static void detach_issue(struct ab_task *task)
     struct walk walk = {.task = task};
     walk_session(&walk);
     bool quiet = task->pending == 0 && task->commits == 0; /* else what is under way frees some */
-    if (walk.status == -ENOSPC && task->status == 0 && (!quiet || ab_reclaim_room(task, true))) {
+    bool full = walk.status == -ENOSPC && task->status == 0;
+    if (full && !quiet) {
         ab_list_remove(&task->link); /* a batch or a commit steps it again */
+        return;
+    }
+    if (full && ab_reclaim_room(task, true)) {
         return;
     }
     if (walk.status != 0 && walk.status != -EAGAIN) {

@@ -26,9 +26,8 @@
 #define AB_MODELS_MAX 32
 #define AB_REGIONS_MAX 64
 #define AB_EVENTS_MAX 65536
-#define AB_TENANT_NEVER UINT32_MAX       /* frame not used yet: all zero */
-#define AB_TENANT_MIXED (UINT32_MAX - 1) /* compaction: whoever comes next finds it zeroed */
-#define AB_RESTORE_POINTS_MAX 20 /* kept ones (at most 8), stored ones (at most 8), the new one */
+#define AB_TENANT_NEVER UINT32_MAX /* frame not used yet: all zero */
+#define AB_RESTORE_POINTS_MAX 20   /* kept ones (at most 8), stored ones (at most 8), the new one */
 #define AB_SNAPSHOTS_KEPT_MAX 8
 #define AB_BLOCK_TOKENS_MAX 65536
 #define AB_SESSION_TOKENS_MAX (1ull << 26) /* rows fit 32 bits with room */
@@ -77,7 +76,6 @@ struct ab_frame_info { /* of a frame in use */
     uint32_t stamp;  /* tick of the last use */
     uint32_t tenant; /* last owner: the frame is zeroed before it changes hands */
     uint8_t state;   /* enum ab_frame_state */
-    bool transient;  /* only here to be written elsewhere: released with the last pin */
 };
 
 /* ---- model ---- */
@@ -281,6 +279,12 @@ static inline bool ab_block_is_stored(const struct ab_block *block)
 static inline struct ab_slot ab_block_slot(const struct ab_block *block)
 {
     return (struct ab_slot){.segment = block->segment, .page = block->page};
+}
+/* Compaction writes it without a frame: until that is committed, nobody reads its old place. */
+static inline bool ab_block_is_leaving(const struct ab_block *block)
+{
+    return (block->flags & AB_BLOCK_MOVING) != 0 && block->frame == AB_INDEX_NONE &&
+           ab_block_is_stored(block);
 }
 static inline uint32_t ab_pages(uint64_t bytes)
 {

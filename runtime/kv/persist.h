@@ -104,9 +104,6 @@ void ab_record_submit(struct ab_record *record, enum ab_promise promise);
 /* A change of kv could not be said (out of memory): the journal is made anew from what kv has. */
 void ab_record_renew(struct ab_kv *kv);
 
-/* Submit an empty commit whose promise is DURABLE: what was dropped before it is gone for good. */
-void ab_record_barrier(struct ab_record *record);
-
 void ab_record_model(struct ab_record *record, uint32_t model);
 /* Room for so many block puts: they cannot fail then. A put that was not written down would leave
  * its block pinned and moving for ever. */

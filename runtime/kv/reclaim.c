@@ -311,32 +311,29 @@ bool ab_reclaim_can(struct ab_kv *kv, const struct ab_component *component)
     return false;
 }
 
-uint64_t ab_reclaim_store(struct ab_kv *kv, struct ab_record *record, uint64_t pages)
+uint32_t ab_reclaim_stored_pick(struct ab_kv *kv)
 {
-    uint64_t freed = 0;
-    for (uint32_t rounds = 0; freed < pages && rounds < AB_RECLAIM_BATCH; rounds++) {
-        uint32_t best = AB_INDEX_NONE;
-        for (uint32_t i = 0; i < SAMPLE_BLOCKS && kv->block_high > 0; i++) {
-            uint32_t index = (uint32_t)(random_next(kv) % kv->block_high);
-            const struct ab_block *block = &kv->blocks[index];
-            bool unowned =
-                (block->flags & AB_BLOCK_USED) != 0 &&
-                (block->flags & (AB_BLOCK_OWNED | AB_BLOCK_MOVING | AB_BLOCK_PENDING)) == 0;
-            bool free_frame = block->frame == AB_INDEX_NONE ||
-                              (unowned && ab_block_frame_info(kv, block)->pins == 0);
-            if (unowned && free_frame && ab_block_is_stored(block) &&
-                (best == AB_INDEX_NONE || block->stamp < kv->blocks[best].stamp)) {
-                best = index;
-            }
+    uint32_t best = AB_INDEX_NONE;
+    for (uint32_t i = 0; i < SAMPLE_BLOCKS && kv->block_high > 0; i++) {
+        uint32_t index = (uint32_t)(random_next(kv) % kv->block_high);
+        const struct ab_block *block = &kv->blocks[index];
+        bool unowned = (block->flags & AB_BLOCK_USED) != 0 &&
+                       (block->flags & (AB_BLOCK_OWNED | AB_BLOCK_MOVING | AB_BLOCK_PENDING)) == 0;
+        bool free_frame =
+            block->frame == AB_INDEX_NONE || (unowned && ab_block_frame_info(kv, block)->pins == 0);
+        if (unowned && free_frame && ab_block_is_stored(block) &&
+            (best == AB_INDEX_NONE || block->stamp < kv->blocks[best].stamp)) {
+            best = index;
         }
-        if (best == AB_INDEX_NONE) {
-            break;
-        }
-        freed += ab_pages(kv->blocks[best].bytes);
-        ab_event_add(kv, best);
-        ab_record_block_drop(record, best);
     }
-    return freed;
+    return best;
+}
+
+static void room_wait(struct ab_task *task)
+{
+    struct ab_kv *kv = task->kv;
+    task->retry_ns = kv->os->clock_ns(kv->os) + ROOM_WAIT_NS;
+    ab_task_wait(task, false);
 }
 
 static void room_made(struct ab_record *record, int status)
@@ -346,32 +343,31 @@ static void room_made(struct ab_record *record, int status)
     (void)status; /* the store counts it; the task sees whether there is room */
     task->commits--;
     kv->transfer->in_flight--;
-    if (record->dead_count == 0 && kv->transfer->compacting) {
-        task->retry_ns = kv->os->clock_ns(kv->os) + ROOM_WAIT_NS;
-        ab_task_wait(task, false);
-    } else {
-        ab_task_runnable(task);
-    }
+    ab_task_runnable(task);
 }
 
 bool ab_reclaim_room(struct ab_task *task, bool ended)
 {
     struct ab_kv *kv = task->kv;
-    if (task->room_tries++ >= ROOM_TRIES_MAX) {
+    if (task->room_tries >= ROOM_TRIES_MAX) {
         return false;
+    }
+    task->room_tries++;
+    if (task->room_tries > 1) { /* the first try only syncs: that frees empty segments */
+        ab_compact_start(kv, true);
+        if (kv->transfer->compaction.running) {
+            room_wait(task);
+            return true;
+        }
     }
     struct ab_record *record = ab_record_new(kv);
     if (record == NULL) {
         return false;
     }
     uint64_t wanted = ab_store_segment_bytes(kv->store) / AB_PAGE;
-    uint64_t pages = ab_reclaim_store(kv, record, wanted);
-    if (ended && pages < wanted) {
-        pages += ab_reclaim_ended(kv, record, wanted - pages);
-    }
-    ab_compact_start(kv, true);
-    if (pages == 0 && !kv->transfer->compacting && task->room_tries > 1) {
-        ab_record_free(record); /* the first try is always made: its sync frees empty segments */
+    uint64_t pages = ended && task->room_tries > 1 ? ab_reclaim_ended(kv, record, wanted) : 0;
+    if (pages == 0 && task->room_tries > 1) {
+        ab_record_free(record);
         return false;
     }
     record->done = room_made;

@@ -28,13 +28,12 @@ uint32_t ab_reclaim_spill_pick(struct ab_kv *kv, const struct ab_component *comp
 uint32_t ab_reclaim_item_pick(struct ab_kv *kv, const struct ab_component *component);
 /* Is there a frame of the component that is not pinned, so that waiting can help? */
 bool ab_reclaim_can(struct ab_kv *kv, const struct ab_component *component);
-/* Forget stored blocks that no session owns, oldest of a sample first, until about `pages` pages of
- * the store came free; their drops go into `record`. Returns pages. */
-uint64_t ab_reclaim_store(struct ab_kv *kv, struct ab_record *record, uint64_t pages);
+/* A stored block that no session owns, the oldest of a sample; AB_INDEX_NONE. */
+uint32_t ab_reclaim_stored_pick(struct ab_kv *kv);
 
-/* The store is full and the task waits for room: forget what nobody owns (ended: also sessions that
- * ended), start a compaction, and step the task again when that is durable: only then are slots free.
- * false: all has been tried. */
+/* The store is full and the task waits for room: sync; then compact, one segment a try; then (ended)
+ * delete sessions that ended. The task is stepped again when that is durable: only then are slots
+ * free. false: all has been tried. */
 bool ab_reclaim_room(struct ab_task *task, bool ended);
 
 #endif

@@ -150,6 +150,17 @@ void ab_record_renew(struct ab_kv *kv)
     }
 }
 
+static void puts_settle(struct ab_record *record)
+{
+    for (size_t at = 0; at < record->size;) {
+        const struct ab_entry *entry = (const void *)(record->bytes + at);
+        at += entry->size;
+        if (entry->type == AB_ENTRY_BLOCK_PUT) {
+            ab_block_moved(record->kv, ((const struct ab_entry_block_put *)entry)->block);
+        }
+    }
+}
+
 static void record_done(struct ab_commit *commit, int status)
 {
     struct ab_record *record = ab_container_of(commit, struct ab_record, commit);
@@ -172,6 +183,7 @@ static void record_done(struct ab_commit *commit, int status)
     if (record->done != NULL) {
         record->done(record, status);
     }
+    puts_settle(record);
     ab_transfer_kick(kv); /* frames came free, or slots did */
     ab_transfer_wake(kv); /* this is the committer's thread: a service steps the task */
     ab_lock_drop(&kv->lock);
@@ -202,18 +214,6 @@ void ab_record_submit(struct ab_record *record, enum ab_promise promise)
     record->commit.entries_size = record->size;
     record->commit.done = record_done;
     ab_store_commit(kv->store, &record->commit);
-}
-
-static void barrier_done(struct ab_record *record, int status)
-{
-    (void)record;
-    (void)status; /* nothing to tell: the store counts failures */
-}
-
-void ab_record_barrier(struct ab_record *record)
-{
-    record->done = barrier_done;
-    ab_record_submit(record, AB_PROMISE_DURABLE);
 }
 
 void ab_record_model(struct ab_record *record, uint32_t index)

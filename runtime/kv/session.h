@@ -91,6 +91,8 @@ void ab_block_unref(struct ab_kv *kv, uint32_t block, struct ab_record *record);
 void ab_block_ref(struct ab_kv *kv, uint32_t block);
 /* Nobody can ask for the block any more: it goes, by a commit of its own. */
 void ab_block_forsake(struct ab_kv *kv, uint32_t block);
+/* A move of it has ended, well or not: if its last session let go of it meanwhile, it goes now. */
+void ab_block_moved(struct ab_kv *kv, uint32_t block);
 void ab_session_release(struct ab_kv *kv, struct ab_session *session); /* the place is free again */
 /* forget it: drops what nobody else names; no task or spill is in flight, nothing is pinned */
 int ab_session_delete_now(struct ab_kv *kv, struct ab_session *session) AB_MUST_CHECK;

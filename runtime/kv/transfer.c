@@ -67,6 +67,23 @@ void ab_transfer_kick(struct ab_kv *kv)
     ab_io_wake(transfer->services[0].io);
 }
 
+void ab_room_kick(struct ab_kv *kv)
+{
+    struct ab_transfer *transfer = kv->transfer;
+    if (transfer == NULL || !transfer->ready) {
+        return;
+    }
+    struct ab_list *node = transfer->hungry.next;
+    while (node != &transfer->hungry) {
+        struct ab_task *task = ab_list_entry(node, struct ab_task, link);
+        node = node->next;
+        if (task->retry_ns != 0) {
+            ab_task_runnable(task);
+        }
+    }
+    ab_io_wake(transfer->services[0].io);
+}
+
 void ab_transfer_wake(struct ab_kv *kv)
 {
     if (kv->transfer != NULL && kv->transfer->ready) {
@@ -182,7 +199,7 @@ int ab_restore_start(struct ab_kv *kv, struct ab_task *task, uint32_t index, int
                      uint32_t tenant)
 {
     struct ab_block *block = &kv->blocks[index];
-    if (ab_list_is_empty(&kv->transfer->moves_free)) {
+    if (ab_list_is_empty(&kv->transfer->moves_free) || ab_block_is_leaving(block)) {
         return -EAGAIN;
     }
     if (ab_frame_obtain(kv, index, node, tenant) == AB_INDEX_NONE) {
@@ -245,8 +262,7 @@ bool ab_batch_add(struct ab_kv *kv, struct ab_batch *batch, uint32_t index)
     if (block->frame != AB_INDEX_NONE) {
         move->address = ab_block_address(kv, block);
         move->owns_frame = true;
-        ab_block_frame_info(kv, block)->pins++; /* until the commit: not ab_frame_pin, a transient
-                                                   frame stays transient */
+        ab_frame_pin(kv, block); /* until the commit */
     }
     block->flags |= AB_BLOCK_MOVING;
     batch->moves[batch->count++] = move;
@@ -269,6 +285,7 @@ static void batch_undo(struct ab_kv *kv, struct ab_batch *batch)
         if (batch->moves[i]->owns_frame) {
             ab_frame_unpin(kv, block);
         }
+        ab_block_moved(kv, batch->moves[i]->block);
     }
     batch_release(kv, batch);
 }
@@ -389,6 +406,7 @@ void ab_batch_done(struct ab_kv *kv, struct ab_batch *batch)
             if (move->owns_frame) {
                 ab_frame_unpin(kv, block);
             }
+            ab_block_moved(kv, move->block);
         }
     }
     atomic_fetch_add_explicit(&kv->counters.bytes_headers, AB_PAGE, memory_order_relaxed);
@@ -423,11 +441,15 @@ void ab_move_done(struct ab_kv *kv, struct ab_move *move)
     } else if (move->status == 0 && move->kind == AB_MOVE_RESTORE) {
         atomic_fetch_add_explicit(&kv->counters.bytes_restored, move->bytes, memory_order_relaxed);
     }
+    if (task->kind == AB_TASK_COMPACT) {
+        ab_compact_move_done(task, move);
+    }
+    if ((move->owns_frame || task->kind == AB_TASK_COMPACT) && move->status == -ABODE_ECORRUPT &&
+        same_slot) {
+        block->flags |= AB_BLOCK_BAD;
+    }
     if (move->owns_frame && move->kind == AB_MOVE_RESTORE) {
         struct ab_frame_info *info = ab_block_frame_info(kv, block);
-        if (move->status == -ABODE_ECORRUPT && same_slot) {
-            block->flags |= AB_BLOCK_BAD;
-        }
         info->state = move->status == 0 ? AB_FRAME_READY : AB_FRAME_FAILED;
     }
     if (task->kind == AB_TASK_GET || task->kind == AB_TASK_PUT) {

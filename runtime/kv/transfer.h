@@ -18,10 +18,10 @@
 #include "machine/threads.h"
 
 #define AB_BATCH_ITEMS AB_EXTENT_ITEMS_MAX
-#define AB_BATCH_BYTES (4u << 20)          /* of one extent, if it has more than one block */
-#define ROOM_TRIES_MAX 8                   /* a full store: drops, compaction, then -ENOSPC */
-#define ROOM_WAIT_NS (20ull * 1000 * 1000) /* compaction frees a segment in about that time */
-#define AB_COMMIT_BYTES (16u << 20)        /* an op commits what it has after so much payload */
+#define AB_BATCH_BYTES (4u << 20)            /* of one extent, if it has more than one block */
+#define ROOM_TRIES_MAX 64                    /* a full store: so many compactions, then -ENOSPC */
+#define ROOM_WAIT_NS (1000ull * 1000 * 1000) /* their end wakes who waits; else after so long */
+#define AB_COMMIT_BYTES (16u << 20)          /* an op commits what it has after so much payload */
 
 enum ab_move_state { /* who moves it on */
                      AB_MOVE_FREE = 0,
@@ -122,7 +122,6 @@ struct ab_task {
     uint32_t item_count, item_at;
     /* compaction */
     uint32_t segment, block_at;
-    uint32_t loaded[AB_BATCH_ITEMS];
 };
 
 struct ab_service {
@@ -141,6 +140,21 @@ struct ab_service {
     struct ab_io_facts facts; /* under lock: copied when the ring is up, and after registrations */
 };
 
+struct ab_loaded { /* a block that is about to be moved */
+    uint32_t block;
+    uint32_t page; /* where it was in the segment: a block of that number may be another by now */
+    uint64_t at;   /* in the bounce buffer; unused if it is resident */
+    bool good;     /* its bytes are there, and in no batch yet */
+};
+struct ab_compaction { /* of the one that runs */
+    bool running;
+    bool drops; /* blocks that nobody owns are dropped, not moved */
+    uint32_t count;
+    uint64_t bytes, capacity; /* of the bounce buffer, filled and in all */
+    unsigned char *bounce;
+    struct ab_loaded loaded[AB_BATCH_ITEMS];
+};
+
 struct ab_transfer {
     bool ready; /* under lock KV: all services run, and may be woken from anywhere */
     struct ab_kv *kv;
@@ -154,7 +168,7 @@ struct ab_transfer {
     unsigned char *pages; /* header pages of batches */
     uint32_t in_flight;   /* moves, batches, commits */
     uint32_t engine;      /* enum abode_io, as configured */
-    bool compacting;
+    struct ab_compaction compaction;
     uint64_t compact_checked_ns;
 };
 
@@ -172,6 +186,7 @@ struct ab_task *ab_task_own_new(struct ab_kv *kv, enum ab_task_kind kind); /* NU
 void ab_task_wait(struct ab_task *task, bool for_frames);                  /* hungry */
 void ab_task_runnable(struct ab_task *task);
 void ab_transfer_kick(struct ab_kv *kv); /* hungry tasks may go on */
+void ab_room_kick(struct ab_kv *kv);     /* tasks that wait for room in the store may go on */
 void ab_transfer_wake(struct ab_kv *kv); /* some service looks at what is runnable */
 void ab_task_finish(struct ab_task *task,
                     int status); /* op to its queue, or own task to the pool */
@@ -204,13 +219,14 @@ void ab_item_spill_step(struct ab_task *task);
 void ab_compact_step(struct ab_task *task);
 void ab_recall_step(struct ab_task *task);
 void ab_cache_move_done(struct ab_task *task, struct ab_move *move);
+void ab_compact_move_done(struct ab_task *task, const struct ab_move *move);
 void ab_cache_put_landed(struct ab_task *task, struct ab_move *move, int status);
 void ab_move_done(struct ab_kv *kv, struct ab_move *move);
 void ab_batch_done(struct ab_kv *kv, struct ab_batch *batch);
 bool ab_spill_session_start(struct ab_kv *kv, uint32_t session);
 bool ab_spill_items_start(struct ab_kv *kv, const struct ab_component *component);
 void ab_prefetch_start(struct ab_kv *kv, struct ab_session *session);
-void ab_compact_start(struct ab_kv *kv, bool now);
+void ab_compact_start(struct ab_kv *kv, bool must); /* must: somebody waits for room */
 
 /* region.c */
 struct ab_region {

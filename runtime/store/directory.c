@@ -21,7 +21,10 @@
 #include "store/store_state.h"
 #include "store/superblock.h"
 
-#define SUPERBLOCK_READS_MAX 8 /* a writer may be at it */
+#define SEGMENT_BYTES_DEFAULT (64u << 20)
+#define SEGMENT_BYTES_SMALL (8u << 20) /* not less by itself: a block lies in one segment */
+#define SEGMENTS_GOOD 16               /* a directory; then one of them is a small part */
+#define SUPERBLOCK_READS_MAX 8         /* a writer may be at it */
 
 static int dir_open(struct ab_store *store, struct ab_store_dir *dir, bool create)
 {
@@ -203,9 +206,21 @@ static int markers_remove(struct ab_store *store)
     return 0;
 }
 
+/* One segment of each directory is kept back for compaction: a small store has smaller ones. */
+static uint32_t segment_bytes_default(const struct ab_store_config *config)
+{
+    const uint64_t share = config->bytes_max / config->path_count;
+    uint32_t bytes = SEGMENT_BYTES_DEFAULT;
+    while (share > 0 && bytes > SEGMENT_BYTES_SMALL && share / bytes < SEGMENTS_GOOD) {
+        bytes /= 2;
+    }
+    return bytes;
+}
+
 static int store_make(struct ab_store *store, const struct ab_store_config *config)
 {
-    store->segment_bytes = config->segment_bytes == 0 ? 64u << 20 : config->segment_bytes;
+    store->segment_bytes =
+        config->segment_bytes == 0 ? segment_bytes_default(config) : config->segment_bytes;
     int result = store->os->random(store->os, store->id, sizeof(store->id));
     for (uint32_t i = 0; i < store->dir_count && result >= 0; i++) {
         result = make_begin(store, &store->dirs[i]);

@@ -4,7 +4,7 @@
  * allocated ones and 1.3 for a growing file).
  *
  * It works for directories in which somebody has reserved since open, keeps AB_PREPARED_AHEAD
- * segments ready in each, and never takes the last free one away from a reserve.
+ * segments ready in each, and never takes the last free one away from a reserve or from compaction.
  */
 #include <errno.h>
 
@@ -16,7 +16,7 @@ static bool dir_wants(const struct ab_store_dir *dir)
     const uint32_t possible =
         dir->plain_count + (dir->existing_max - AB_MIN(dir->existing, dir->existing_max));
     return dir->busy && !dir->read_only && dir->ready_count < AB_PREPARED_AHEAD && possible > 0 &&
-           dir->ready_count + possible >= 2;
+           dir->ready_count + possible >= 2 + ab_segments_kept(dir);
 }
 
 /* The next segment to fill, now MAKING; AB_INDEX_NONE: nothing to do, or no room. */
@@ -28,7 +28,7 @@ static uint32_t next_segment(struct ab_store *store)
             continue;
         }
         uint32_t segment = ab_segment_free_pop(store, dir, true);
-        if (segment == AB_INDEX_NONE && ab_segment_grow(store, dir) == 0) {
+        if (segment == AB_INDEX_NONE && ab_segment_grow(store, dir, false) == 0) {
             segment = ab_segment_free_pop(store, dir, true);
         }
         if (segment != AB_INDEX_NONE) {

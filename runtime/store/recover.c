@@ -162,7 +162,8 @@ static int table_make(struct recovery *recovery)
     struct ab_store *store = recovery->store;
     uint64_t places = 1;
     for (uint32_t i = 0; i < store->dir_count; i++) {
-        places = AB_MAX(places, AB_MAX(recovery->place_count[i], store->dirs[i].existing_max));
+        /* one more than the limit, see ab_segment_grow */
+        places = AB_MAX(places, AB_MAX(recovery->place_count[i], store->dirs[i].existing_max + 1));
         store->dirs[i].ready_first = AB_INDEX_NONE;
         store->dirs[i].plain_first = AB_INDEX_NONE;
         memset(store->dirs[i].open, 0xff, sizeof(store->dirs[i].open)); /* AB_INDEX_NONE */

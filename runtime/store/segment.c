@@ -97,10 +97,16 @@ void ab_segments_reclaim(struct ab_store *store)
     }
 }
 
-uint32_t ab_segment_claim(struct ab_store *store, struct ab_store_dir *dir)
+uint32_t ab_segments_kept(const struct ab_store_dir *dir)
+{
+    const uint32_t kept = dir->existing_max > 1 ? AB_FREE_KEPT : 0;
+    return kept + (dir->existing > dir->existing_max ? 1 : 0); /* one was lent, it is owed */
+}
+
+uint32_t ab_segment_claim(struct ab_store *store, struct ab_store_dir *dir, bool over)
 {
     const uint32_t index = (uint32_t)(dir - store->dirs);
-    if (dir->existing >= dir->existing_max) {
+    if (dir->existing >= dir->existing_max + (over ? 1 : 0)) {
         return AB_INDEX_NONE;
     }
     for (;; dir->place_next++) { /* ends at segment_max */
@@ -269,26 +275,73 @@ void ab_segment_suspect(struct ab_store *store, uint32_t segment, int status)
                          : "");
 }
 
-uint32_t ab_store_compaction_pick(struct ab_store *store, uint32_t percent)
+/* ---- compaction ---- */
+
+/* Free segments, and those that will be, beyond what is kept back. */
+static bool room_is_short(struct ab_store *store)
 {
-    uint32_t best = AB_INDEX_NONE;
-    ab_lock_take(&store->lock);
-    uint64_t possible = 0, at_hand = 0;
+    const uint64_t now = store->os->clock_ns(store->os);
+    uint64_t possible = 0, at_hand = 0, kept = 0;
     for (uint32_t i = 0; i < store->dir_count; i++) {
         const struct ab_store_dir *dir = &store->dirs[i];
         possible += dir->existing_max;
-        at_hand += dir->ready_count + dir->plain_count + dir->empty_count +
-                   (dir->existing_max - AB_MIN(dir->existing, dir->existing_max));
+        kept += ab_segments_kept(dir);
+        at_hand += dir->ready_count + dir->plain_count + dir->empty_count;
+        at_hand += now < dir->retry_ns /* the disk has no room for them */
+                       ? 0
+                       : dir->existing_max - AB_MIN(dir->existing, dir->existing_max);
     }
-    const bool is_short = at_hand <= AB_MAX(possible / 16, (uint64_t)store->dir_count * 2);
-    uint64_t best_live = (uint64_t)store->segment_pages * AB_MIN(percent, 100u) / 100;
-    for (uint32_t i = 0; is_short && !store->read_only && i < store->segment_count; i++) {
+    return at_hand <= kept + AB_MAX(possible / 16, (uint64_t)store->dir_count * 2);
+}
+
+static bool can_be_emptied(const struct ab_segment *entry, bool must)
+{
+    const bool is_open = entry->state == AB_SEGMENT_OPEN && entry->stream != AB_STREAM_COMPACT;
+    return entry->pending == 0 && entry->live > 0 &&
+           (entry->state == AB_SEGMENT_SEALED || (must && is_open));
+}
+
+uint32_t ab_store_compaction_pick(struct ab_store *store, uint32_t percent, bool must)
+{
+    uint32_t best = AB_INDEX_NONE;
+    ab_lock_take(&store->lock);
+    const bool wanted = !store->read_only && (must || room_is_short(store));
+    uint64_t best_dead = (uint64_t)store->segment_pages * (100 - AB_MIN(percent, 100u)) / 100;
+    for (uint32_t i = 0; wanted && i < store->segment_count; i++) {
         const struct ab_segment *entry = &store->segments[i];
-        if (entry->state == AB_SEGMENT_SEALED && entry->pending == 0 && entry->live < best_live) {
+        const uint32_t reach =
+            entry->state == AB_SEGMENT_SEALED ? store->segment_pages : entry->used;
+        if (can_be_emptied(entry, must) && entry->live != entry->left &&
+            reach - entry->live > best_dead) {
             best = i;
-            best_live = entry->live;
+            best_dead = reach - entry->live;
         }
+    }
+    if (best != AB_INDEX_NONE && store->segments[best].state == AB_SEGMENT_OPEN) {
+        ab_segment_seal(store, best);
+    }
+    for (uint32_t i = 0; best == AB_INDEX_NONE && must && i < store->segment_count; i++) {
+        store->segments[i].left = 0; /* all has been tried: whoever asks next may try again */
     }
     ab_lock_drop(&store->lock);
     return best;
+}
+
+bool ab_store_compaction_take(struct ab_store *store, uint32_t segment)
+{
+    ab_lock_take(&store->lock);
+    const struct ab_segment *entry = &store->segments[segment];
+    const bool can = can_be_emptied(entry, true) && entry->live != entry->left;
+    if (can && entry->state == AB_SEGMENT_OPEN) {
+        ab_segment_seal(store, segment);
+    }
+    ab_lock_drop(&store->lock);
+    return can;
+}
+
+void ab_store_compaction_end(struct ab_store *store, uint32_t segment)
+{
+    ab_lock_take(&store->lock);
+    store->segments[segment].left = store->segments[segment].live;
+    ab_lock_drop(&store->lock);
 }

@@ -164,12 +164,12 @@ static int room_check(struct ab_store *store, const struct ab_store_dir *dir)
     return free_bytes < store->segment_bytes + margin ? -ENOSPC : 0;
 }
 
-int ab_segment_grow(struct ab_store *store, struct ab_store_dir *dir)
+int ab_segment_grow(struct ab_store *store, struct ab_store_dir *dir, bool over)
 {
     if (store->os->clock_ns(store->os) < dir->retry_ns) {
         return -ENOSPC;
     }
-    const uint32_t segment = ab_segment_claim(store, dir);
+    const uint32_t segment = ab_segment_claim(store, dir, over);
     if (segment == AB_INDEX_NONE) {
         return -ENOSPC;
     }

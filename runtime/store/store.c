@@ -256,8 +256,10 @@ struct ab_store_device ab_store_device(struct ab_store *store, uint32_t device)
     const struct ab_store_dir *dir = &store->dirs[AB_MIN(device, store->dir_count - 1)];
     ab_lock_take(&store->lock);
     const uint64_t existing = AB_MAX(dir->existing, dir->existing_max);
-    const uint64_t free_count =
+    const uint64_t kept = ab_segments_kept(dir);
+    const uint64_t all_free =
         dir->ready_count + dir->plain_count + dir->empty_count + (existing - dir->existing);
+    const uint64_t free_count = all_free - AB_MIN(all_free, kept); /* the rest is compaction's */
     const struct ab_store_device facts = {
         .path = dir->path,
         .device = dir->device,

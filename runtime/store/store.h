@@ -66,8 +66,9 @@ struct ab_store_config {
     const struct ab_topology *topology;
     const char *const *paths;
     uint32_t path_count;
-    uint32_t segment_bytes; /* new stores; multiple of 1 MiB, 1 MiB .. 256 MiB; 0 = 64 MiB */
-    uint64_t bytes_max;     /* all directories, whole segments; 0 = half of what is free */
+    uint32_t
+        segment_bytes; /* new stores; multiple of 1 MiB, 1 MiB .. 256 MiB; 0 = 64 MiB, 8 to 32 if small */
+    uint64_t bytes_max; /* all directories, whole segments; 0 = half of what is free */
     bool create, read_only;
     uint64_t group_bytes;      /* a group commit waits for at most so much ... 0 = 16 MiB */
     uint64_t group_wait_ns;    /* ... or so long; 0 = 2 ms. Nothing waits while the store is idle */
@@ -101,6 +102,7 @@ enum ab_stream {                       /* blocks of like life expectancy share s
                  AB_STREAM_SEALED = 0, /* full rows of sessions */
                  AB_STREAM_TAIL,       /* partly filled rows, snapshots: rewritten each turn */
                  AB_STREAM_CACHE,
+                 AB_STREAM_COMPACT, /* of compaction alone: may take the segments kept back */
                  AB_STREAM_COUNT,
 };
 struct ab_slot {
@@ -153,9 +155,17 @@ struct ab_extent_item {
 void ab_store_header_fill(const struct ab_store *store, const struct ab_extent *extent,
                           const struct ab_extent_item *items, uint32_t count, void *page);
 
-/* A sealed segment worth emptying (fewest live pages, under `percent` live), when free segments are
- * short; AB_INDEX_NONE: none. It stays readable; move its live blocks and drop the old slots. */
-uint32_t ab_store_compaction_pick(struct ab_store *store, uint32_t percent);
+/* A segment worth emptying (most dead pages, under `percent` live), when free segments are short;
+ * must: somebody waits for room, also where they are not, and also one that is still open.
+ * AB_INDEX_NONE: none. It stays readable; move its live blocks and drop the old slots. */
+uint32_t ab_store_compaction_pick(struct ab_store *store, uint32_t percent, bool must);
+/* The same for a segment that the client chose; false: it cannot be emptied now. */
+bool ab_store_compaction_take(struct ab_store *store, uint32_t segment);
+/* The compaction of a segment has ended: what is live in it still could not be moved, and it is not
+ * picked again before that changes or nothing else is left to try. */
+void ab_store_compaction_end(struct ab_store *store, uint32_t segment);
+/* Payload pages of the largest extent that compaction's open segments have room for. */
+uint32_t ab_store_compaction_room(struct ab_store *store);
 
 /* ---- commits ---- */
 enum ab_promise { AB_PROMISE_NONE = 0, AB_PROMISE_MEM, AB_PROMISE_WRITTEN, AB_PROMISE_DURABLE };

@@ -24,8 +24,9 @@
 #include "store/store.h"
 
 #define AB_OPEN_PER_STREAM 2u /* so that an extent that does not fit wastes less */
-#define AB_FREE_LOW 2u        /* free segments a directory: fewer, and empty ones are hurried */
+#define AB_FREE_LOW 3u        /* free segments a directory: fewer, and empty ones are hurried */
 #define AB_PREPARED_AHEAD 2u  /* prepared segments a directory */
+#define AB_FREE_KEPT 1u       /* free segments a directory that only compaction may take */
 #define AB_GROUP_COMMITS_MAX 256u
 #define AB_JOURNAL_TAIL_MIN (16u << 20) /* a checkpoint is not worth it before */
 #define AB_DISK_MARGIN (64u << 20)      /* of the first file system is left to the journal */
@@ -47,6 +48,7 @@ struct ab_segment {
     _Atomic uint32_t generation; /* changes only while no page of it is live or pending */
     uint32_t live, pending;      /* pages */
     uint32_t used;               /* OPEN: the next extent goes to this page */
+    uint32_t left;               /* live pages that the last compaction could not move; 0: none */
     uint32_t next;               /* in a free list, or in the empty list */
     uint8_t state;               /* enum ab_segment_state */
     uint8_t stream;              /* enum ab_stream, of OPEN */
@@ -196,7 +198,10 @@ void ab_segment_free_push(struct ab_store *store, uint32_t segment);
 uint32_t ab_segment_free_pop(struct ab_store *store, struct ab_store_dir *dir, bool plain_only);
 void ab_segment_seal(struct ab_store *store, uint32_t segment);
 void ab_segments_reclaim(struct ab_store *store); /* empty ones whose drops are durable */
-uint32_t ab_segment_claim(struct ab_store *store, struct ab_store_dir *dir); /* number to make */
+/* Number of a file to make; AB_INDEX_NONE: the limit is reached. over: one more than that. */
+uint32_t ab_segment_claim(struct ab_store *store, struct ab_store_dir *dir, bool over);
+/* Free segments of the directory that only compaction may take. */
+uint32_t ab_segments_kept(const struct ab_store_dir *dir);
 /* lock not held: the committer found that bytes of it were lost */
 void ab_segment_suspect(struct ab_store *store, uint32_t segment, int status);
 
@@ -206,8 +211,8 @@ int ab_segment_make(struct ab_store *store, uint32_t segment) AB_MUST_CHECK;
 /* Write zeroes over all its pages; stops early (-ECANCELED) when the store closes. */
 int ab_segment_fill(struct ab_store *store, uint32_t segment) AB_MUST_CHECK;
 /* Claim, make and publish a new free segment. -ENOSPC: no room. `lock` is held on both sides, but
- * not in between. */
-int ab_segment_grow(struct ab_store *store, struct ab_store_dir *dir) AB_MUST_CHECK;
+ * not in between. over: one more than the limit, for compaction. */
+int ab_segment_grow(struct ab_store *store, struct ab_store_dir *dir, bool over) AB_MUST_CHECK;
 
 /* ---- checkpoint.c: the committer (or open and close, when there is none) ---- */
 bool ab_checkpoint_is_due(const struct ab_store *store);

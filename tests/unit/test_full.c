@@ -103,6 +103,77 @@ static void ended_sessions_give_way(void **state)
     all_are_there(api, 16, stored + 1);
 }
 
+/* ---- dead space comes back ---- */
+
+static void half_dead_store(struct api *api, struct abode_session *sessions, uint32_t *ret_stored)
+{
+    api->config.store_bytes_max = 8u << 20;
+    api->hybrid_bytes = 0;
+    api->paged_bytes = 1u << 20; /* less than compaction moves */
+    api_open(api);
+    *ret_stored = fill_up(api, sessions);
+    for (uint32_t i = 0; i < *ret_stored; i += 2) { /* no segment is dead as a whole */
+        assert_int_equal(abode_session_delete(api->runtime, sessions[i]), 0);
+    }
+}
+
+/* Every segment is half dead and none is free: what is dead must be usable again. */
+static void dead_blocks_make_room(void **state)
+{
+    struct api *api = *state;
+    struct abode_session sessions[SESSIONS];
+    uint32_t stored = 0;
+    half_dead_store(api, sessions, &stored);
+    assert_int_equal(abode_flush(api->runtime, FLUSH_NS), 0); /* the one that found no room */
+    const uint32_t more = stored / 3;                         /* of the half that is dead */
+    for (uint32_t i = 0; i < more; i++) {
+        struct abode_session session = api_create(api, api->paged, 100 + i);
+        assert_int_equal(api_append(api, session, 99 + i, 128), 0);
+        assert_int_equal(api_detach(api, session, 0), 0);
+    }
+    api_reopen(api);
+    for (uint32_t i = 1; i < stored; i += 2) {
+        all_are_there(api, i, i + 1);
+    }
+    all_are_there(api, stored, stored + 1);
+    all_are_there(api, 99, 99 + more);
+    struct api_damage damage;
+    assert_int_equal(api_verify(api, &damage), 0);
+}
+
+/* Sessions are deleted while compaction moves their blocks. */
+static void deleted_while_it_moves(void **state)
+{
+    struct api *api = *state;
+    struct abode_session sessions[SESSIONS];
+    uint32_t stored = 0, gone = 1;
+    half_dead_store(api, sessions, &stored);
+    for (uint32_t i = 0; i < 24; i++) {
+        struct abode_session session = api_create(api, api->paged, 100 + i);
+        struct abode_op op = {0}, *done = NULL;
+        assert_int_equal(api_append(api, session, 99 + i, 128), 0);
+        assert_int_equal(abode_detach(api->queue, session, 0, &op), 0);
+        while (abode_poll(api->queue, &done, 1, 300000) == 0) {
+            if (gone < stored / 2) {
+                assert_int_equal(abode_session_delete(api->runtime, sessions[gone]), 0);
+                gone += 2;
+            }
+        }
+        assert_int_equal(op.status, 0);
+    }
+    api_reopen(api);
+    for (uint32_t i = gone; i < stored; i += 2) {
+        all_are_there(api, i, i + 1);
+    }
+    all_are_there(api, 99, 99 + 24);
+    struct api_damage damage;
+    assert_int_equal(api_verify(api, &damage), 0);
+    struct abode_stats stats; /* nothing is left of those that were deleted */
+    assert_int_equal(abode_stats_get(api->runtime, &stats), 0);
+    const uint32_t live = 24 + (stored - gone + 1) / 2;
+    assert_int_equal(stats.store_bytes_live, live * 16 * API_ROW_BYTES);
+}
+
 /* ---- a file system of our own ---- */
 
 static bool small_disk(struct api *api, const char *options)
@@ -240,7 +311,7 @@ static void io_errors_keep_the_state_in_memory(void **state)
     api_turn(api, session, 1, 30);
     fault_os_plan(
         &api->fault,
-        (struct fault_plan){.call = AB_OS_PWRITE, .kind = FAULT_ERROR, .error = EIO, .nth = 2});
+        (struct fault_plan){.call = AB_OS_PWRITE, .kind = FAULT_ERROR, .error = EIO, .nth = 4});
     int status = api_detach(api, session, 0);
     fault_os_clear(&api->fault);
     assert_true(status == -EIO || status == 0);
@@ -258,9 +329,14 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
 #define DISK(name) cmocka_unit_test_setup_teardown(name, api_up, small_disk_down)
     const struct CMUnitTest tests[] = {
-        TEST(full_store),     TEST(ended_sessions_give_way),
-        DISK(full_disk),      DISK(no_room_to_make_a_store),
-        DISK(read_only_disk), TEST(io_errors_keep_the_state_in_memory),
+        TEST(full_store),
+        TEST(ended_sessions_give_way),
+        TEST(dead_blocks_make_room),
+        TEST(deleted_while_it_moves),
+        DISK(full_disk),
+        DISK(no_room_to_make_a_store),
+        DISK(read_only_disk),
+        TEST(io_errors_keep_the_state_in_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,11 +143,12 @@ static void a_full_store_says_so_and_takes_again_what_was_freed(void **state)
     static struct ab_extent extents[4 * SEGMENT_PAGES];
     uint32_t count = 0;
     uint64_t pages = 0;
-    /* one stream; the others' segments are never opened, so all four are its own */
+    /* one stream; the others' segments are never opened, so all are its own, but for the one that
+     * is compaction's */
     while (reserve(store, AB_STREAM_CACHE, 9, &extents[count]) == 0) {
         pages += extents[count++].page_count;
     }
-    assert_int_equal(count, 4 * ((SEGMENT_PAGES - 1) / 10));
+    assert_int_equal(count, 3 * ((SEGMENT_PAGES - 1) / 10));
     struct ab_extent small;
     assert_int_equal(ab_store_reserve(store, AB_STREAM_TAIL, -1, 1, &small), 0); /* borrowed */
     ab_store_abandon(store, small.header, small.page_count);
@@ -301,22 +302,124 @@ static void compaction_picks_the_emptiest_when_room_is_short(void **state)
         assert_int_equal(reserve(store, AB_STREAM_SEALED, 100, &extents[count]), 0);
         ab_store_publish(store, extents[count].header, extents[count].page_count);
     }
-    assert_int_equal(ab_store_compaction_pick(store, 100), AB_INDEX_NONE); /* there is room */
+    assert_int_equal(ab_store_compaction_pick(store, 100, false),
+                     AB_INDEX_NONE); /* there is room */
     while (reserve(store, AB_STREAM_SEALED, 100, &extents[count]) == 0) {
         ab_store_publish(store, extents[count].header, extents[count].page_count);
         count++;
     }
-    assert_int_equal(ab_store_compaction_pick(store, 30), AB_INDEX_NONE); /* nothing is empty */
+    assert_int_equal(ab_store_compaction_pick(store, 30, false),
+                     AB_INDEX_NONE); /* nothing is empty */
     ab_store_drop(store, extents[0].header, 101);
-    assert_int_equal(ab_store_compaction_pick(store, 30), AB_INDEX_NONE); /* 39 % live */
-    assert_int_equal(ab_store_compaction_pick(store, 50), extents[0].header.segment);
+    assert_int_equal(ab_store_compaction_pick(store, 30, false), AB_INDEX_NONE); /* 39 % live */
+    assert_int_equal(ab_store_compaction_pick(store, 50, false), extents[0].header.segment);
     for (uint32_t i = 1; i < count; i++) {
         if (extents[i].header.segment != extents[0].header.segment && i % 2 == 0) {
             ab_store_drop(store, extents[i].header, 100); /* one page less of each is live */
-            assert_int_equal(ab_store_compaction_pick(store, 50), extents[0].header.segment);
+            assert_int_equal(ab_store_compaction_pick(store, 50, false), extents[0].header.segment);
             break;
         }
     }
+}
+
+static void live_pages_move(struct ab_store *store, struct ab_extent *extents, uint32_t count,
+                            uint32_t segment)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct ab_extent next;
+        if (extents[i].page_count == 0 || extents[i].header.segment != segment) {
+            continue;
+        }
+        assert_int_equal(
+            ab_store_reserve(store, AB_STREAM_COMPACT, -1, extents[i].page_count - 1, &next), 0);
+        ab_store_publish(store, next.header, next.page_count);
+        ab_store_drop(store, extents[i].header, extents[i].page_count);
+        extents[i] = next;
+    }
+}
+
+/* No segment is free and each is half dead: moving what is live must give room. */
+static void the_last_free_segment_is_compactions(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->config.bytes_max = 4u << 20;
+    struct ab_store *store = open_store(fixture);
+    static struct ab_extent extents[64];
+    uint32_t count = 0;
+    while (reserve(store, AB_STREAM_SEALED, 24, &extents[count]) == 0) {
+        ab_store_publish(store, extents[count].header, extents[count].page_count);
+        count++;
+    }
+    assert_int_equal(count, 3 * 10);
+    for (uint32_t i = 0; i < count; i += 2) {
+        ab_store_drop(store, extents[i].header, extents[i].page_count);
+        extents[i].page_count = 0;
+    }
+    assert_int_equal(store_client_barrier(&fixture->client, AB_PROMISE_DURABLE), 0);
+    struct ab_extent extent;
+    assert_int_equal(reserve(store, AB_STREAM_SEALED, 24, &extent), -ENOSPC);
+    for (uint32_t i = 0; i < 2; i++) { /* the two open ones count as well: somebody waits */
+        const uint32_t victim = ab_store_compaction_pick(store, 75, true);
+        assert_int_not_equal(victim, AB_INDEX_NONE);
+        live_pages_move(store, extents, count, victim);
+        ab_store_compaction_end(store, victim);
+        assert_int_equal(store_client_barrier(&fixture->client, AB_PROMISE_DURABLE), 0);
+    }
+    for (uint32_t i = 0; i < 10; i++) { /* a segment's worth has come free */
+        assert_int_equal(reserve(store, AB_STREAM_SEALED, 24, &extent), 0);
+        ab_store_abandon(store, extent.header, extent.page_count);
+    }
+}
+
+/* As after crashes in the middle of compactions: not even its own segment is left. */
+static void compaction_may_exceed_the_limit_by_one_segment(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->config.bytes_max = 4u << 20;
+    struct ab_store *store = open_store(fixture);
+    static struct ab_extent extents[64];
+    uint32_t count = 0, more = 0;
+    while (reserve(store, AB_STREAM_SEALED, 24, &extents[count]) == 0) {
+        ab_store_publish(store, extents[count].header, extents[count].page_count);
+        count++;
+    }
+    assert_int_equal(count, 3 * 10);
+    while (ab_store_reserve(store, AB_STREAM_COMPACT, -1, 24, &extents[count + more]) == 0) {
+        ab_store_publish(store, extents[count + more].header, extents[count + more].page_count);
+        more++;
+    }
+    assert_int_equal(more, 2 * 10);
+    assert_int_equal(ab_store_device(store, 0).bytes_total, 5u << 20);
+    for (uint32_t i = 0; i < count + more; i++) {
+        ab_store_drop(store, extents[i].header, extents[i].page_count);
+    }
+    assert_int_equal(store_client_barrier(&fixture->client, AB_PROMISE_DURABLE), 0);
+    uint32_t again = 0;
+    while (reserve(store, AB_STREAM_SEALED, 24, &extents[again]) == 0) {
+        again++;
+    }
+    assert_int_equal(again, 3 * 10); /* the one that was lent is owed */
+    while (again-- > 0) {
+        ab_store_abandon(store, extents[again].header, extents[again].page_count);
+    }
+}
+
+static void small_stores_have_small_segments(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->config.segment_bytes = 0;
+    fixture->config.bytes_max = 400u << 20;
+    fixture->config.path_count = 2;
+    assert_int_equal(ab_store_segment_bytes(open_store(fixture)), 8u << 20);
+    store_client_close(&fixture->client);
+    fixture->config.paths = &fixture->paths[0];
+    store_test_remove(fixture->root);
+    store_test_directory(fixture->root);
+    for (uint32_t i = 0; i < 2; i++) {
+        (void)snprintf(fixture->names[i], sizeof(fixture->names[i]), "%s/d%u", fixture->root, i);
+    }
+    fixture->config.bytes_max = 2ull << 30;
+    assert_int_equal(ab_store_segment_bytes(open_store(fixture)), 64u << 20);
 }
 
 static void segments_are_prepared_ahead(void **state)
@@ -434,6 +537,9 @@ int main(void)
         CASE(little_is_wasted_at_the_end_of_segments),
         CASE(headers_say_what_an_extent_holds),
         CASE(compaction_picks_the_emptiest_when_room_is_short),
+        CASE(the_last_free_segment_is_compactions),
+        CASE(compaction_may_exceed_the_limit_by_one_segment),
+        CASE(small_stores_have_small_segments),
         CASE(segments_are_prepared_ahead),
         CASE(file_systems_without_luxuries),
         CASE(a_full_file_system_makes_a_smaller_store),
