@@ -174,6 +174,27 @@ static void deleted_while_it_moves(void **state)
     assert_int_equal(stats.store_bytes_live, live * 16 * API_ROW_BYTES);
 }
 
+/* An hour's worth at once, then -EDQUOT: the state stays in memory, what is stored stays good. */
+static void endurance_budget(void **state)
+{
+    struct api *api = *state;
+    struct abode_session sessions[9];
+    api->config.spill_bytes_per_day_max = 24u << 20; /* 1 MiB an hour, 291 bytes a second */
+    api->hybrid_bytes = 0;
+    api->paged_bytes = 6u << 20;
+    api_open(api);
+    for (uint32_t i = 0; i < 9; i++) {
+        sessions[i] = api_create(api, api->paged, i + 1);
+        assert_int_equal(api_append(api, sessions[i], i, 128), 0);
+        assert_int_equal(api_detach(api, sessions[i], 0), i < 8 ? 0 : -EDQUOT);
+    }
+    assert_int_equal(api_attach(api, sessions[8], 0), 0);
+    api_check(api, sessions[8], 8, 128);
+    assert_int_equal(api_detach(api, sessions[8], 0), -EDQUOT);
+    api_reopen(api); /* the bucket is of the process */
+    all_are_there(api, 0, 8);
+}
+
 /* ---- a file system of our own ---- */
 
 static bool small_disk(struct api *api, const char *options)
@@ -333,6 +354,7 @@ int main(void)
         TEST(ended_sessions_give_way),
         TEST(dead_blocks_make_room),
         TEST(deleted_while_it_moves),
+        TEST(endurance_budget),
         DISK(full_disk),
         DISK(no_room_to_make_a_store),
         DISK(read_only_disk),
