@@ -318,6 +318,8 @@ int ab_batch_send(struct ab_kv *kv, struct ab_batch *batch, enum ab_stream strea
         status = ab_store_reserve(kv->store, stream, node, pages, &batch->extent);
     }
     if (status != 0) {
+        bool taken = status != -EDQUOT && kv->spill_bytes_per_day != 0;
+        kv->spill_tokens += taken ? batch_bytes(batch) : 0; /* nothing is written */
         batch_undo(kv, batch);
         return status;
     }

@@ -195,6 +195,27 @@ static void endurance_budget(void **state)
     all_are_there(api, 0, 8);
 }
 
+/* What finds no room writes nothing: it costs nothing of the budget. */
+static void a_full_store_costs_no_endurance(void **state)
+{
+    struct api *api = *state;
+    struct abode_session sessions[SESSIONS];
+    api->config.spill_bytes_per_day_max = 24ull * (5u << 20);
+    api->config.store_bytes_max = 4u << 20;
+    api->hybrid_bytes = 0;
+    api->paged_bytes = 6u << 20;
+    api_open(api);
+    uint32_t stored = fill_up(api, sessions);
+    for (uint32_t i = 0; i < 30; i++) {
+        assert_int_equal(abode_flush(api->runtime, FLUSH_NS), -ENOSPC);
+    }
+    for (uint32_t i = 0; i < 16; i++) {
+        assert_int_equal(abode_session_delete(api->runtime, sessions[i]), 0);
+    }
+    assert_int_equal(abode_flush(api->runtime, FLUSH_NS), 0);
+    assert_int_equal(api_stat(api, sessions[stored]).stored_tokens, 128);
+}
+
 /* ---- a file system of our own ---- */
 
 static bool small_disk(struct api *api, const char *options)
@@ -355,6 +376,7 @@ int main(void)
         TEST(dead_blocks_make_room),
         TEST(deleted_while_it_moves),
         TEST(endurance_budget),
+        TEST(a_full_store_costs_no_endurance),
         DISK(full_disk),
         DISK(no_room_to_make_a_store),
         DISK(read_only_disk),
