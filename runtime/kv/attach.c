@@ -94,6 +94,9 @@ static bool issue_row(struct ab_task *task)
             continue;
         }
         uint32_t block = ab_session_rows(kv, session, c)[task->row];
+        if (block == AB_INDEX_NONE) {
+            continue; /* slid out between two positions */
+        }
         bool older = task->row < ab_window_first(model, c, task->token_count);
         bool here = kv->blocks[block].frame != AB_INDEX_NONE &&
                     (kv->blocks[block].flags & AB_BLOCK_BAD) == 0;
@@ -178,8 +181,11 @@ static int failure_of(const struct ab_task *task, uint32_t row)
     const struct ab_session *session = task_session(task);
     const struct ab_model *model = &kv->models[session->model];
     for (uint32_t c = 0; c < model->component_count; c++) {
-        if (ab_component_has_rows(&model->components[c]) && row >= session->row_first[c] &&
-            (kv->blocks[ab_session_rows(kv, session, c)[row]].flags & AB_BLOCK_BAD) != 0) {
+        if (!ab_component_has_rows(&model->components[c]) || row < session->row_first[c]) {
+            continue;
+        }
+        uint32_t block = ab_session_rows(kv, session, c)[row];
+        if (block != AB_INDEX_NONE && (kv->blocks[block].flags & AB_BLOCK_BAD) != 0) {
             return -ABODE_ECORRUPT;
         }
     }
@@ -350,7 +356,8 @@ void ab_attach_step(struct ab_task *task)
             return;
         }
     }
-    bool ended = task->status == -ETIMEDOUT || task->cancelled || task->status == -ABODE_EFULL;
+    bool ended = task->status == -ETIMEDOUT || task->cancelled || task->status == -ABODE_EFULL ||
+                 task->status == -ENOSPC;
     if (ended) {
         /* moves in flight have pins of their own: they end later, for whoever comes next */
         if (task->pending > 0) {

@@ -26,12 +26,44 @@ uint32_t ab_window_first(const struct ab_model *model, uint32_t c, uint64_t toke
     return (uint32_t)((token_count - component->window_tokens) / model->block_tokens);
 }
 
-static bool windows_reach(const struct ab_model *model, const struct ab_session *session,
-                          uint64_t token_count)
+static bool position_needs(const struct ab_model *model, uint32_t c, uint32_t row,
+                           uint64_t token_count)
 {
+    return row >= ab_window_first(model, c, token_count) && row < ab_rows_of(model, token_count);
+}
+
+bool ab_window_row_needed(const struct ab_model *model, const struct ab_session *session,
+                          uint32_t c, uint32_t row)
+{
+    if (row < session->stored_rows || position_needs(model, c, row, session->token_count)) {
+        return true;
+    }
+    for (uint32_t i = session->point_count; i-- > 0;) {
+        if (position_needs(model, c, row, session->points[i].token_count)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Every WINDOW component has the rows that a position looks at: they may have slid out of the
+ * front, or out between two kept positions. */
+static bool windows_reach(struct ab_kv *kv, const struct ab_session *session, uint64_t token_count)
+{
+    const struct ab_model *model = &kv->models[session->model];
     for (uint32_t c = 0; c < model->component_count; c++) {
-        if (ab_window_first(model, c, token_count) < session->row_first[c]) {
+        if (model->components[c].kind != ABODE_WINDOW) {
+            continue;
+        }
+        uint32_t first = ab_window_first(model, c, token_count);
+        if (first < session->row_first[c]) {
             return false;
+        }
+        const uint32_t *rows = ab_session_rows(kv, session, c);
+        for (uint32_t row = first; row < ab_rows_of(model, token_count); row++) {
+            if (rows[row] == AB_INDEX_NONE) {
+                return false;
+            }
         }
     }
     return true;
@@ -50,7 +82,7 @@ bool ab_point_is_whole(struct ab_kv *kv, const struct ab_session *session,
             return false;
         }
     }
-    return windows_reach(model, session, point->token_count);
+    return windows_reach(kv, session, point->token_count);
 }
 
 uint64_t ab_session_restore_point(struct ab_kv *kv, const struct ab_session *session,
@@ -59,7 +91,7 @@ uint64_t ab_session_restore_point(struct ab_kv *kv, const struct ab_session *ses
     const struct ab_model *model = &kv->models[session->model];
     limit = AB_MIN(limit, __atomic_load_n(&session->token_count, __ATOMIC_RELAXED));
     if (!model->has_snapshots) {
-        return windows_reach(model, session, limit) ? limit : 0;
+        return windows_reach(kv, session, limit) ? limit : 0;
     }
     for (uint32_t i = session->point_count; i-- > 0;) {
         const struct ab_restore_point *point = &session->points[i];
@@ -96,7 +128,7 @@ bool ab_session_is_dirty(struct ab_kv *kv, const struct ab_session *session)
         const uint32_t *rows = ab_session_rows(kv, session, c);
         uint32_t first = AB_MAX(session->row_first[c], session->dirty_row);
         for (uint32_t row = first; row < session->row_count; row++) {
-            if ((kv->blocks[rows[row]].flags & AB_BLOCK_DIRTY) != 0) {
+            if (rows[row] != AB_INDEX_NONE && (kv->blocks[rows[row]].flags & AB_BLOCK_DIRTY) != 0) {
                 return true;
             }
         }
@@ -169,6 +201,9 @@ static void row_release(struct ab_kv *kv, struct ab_session *session, uint32_t c
                         struct ab_record *record)
 {
     uint32_t *rows = ab_session_rows(kv, session, c);
+    if (rows[row] == AB_INDEX_NONE) {
+        return; /* slid out before */
+    }
     if (session->state == AB_SESSION_ATTACHED || session->state == AB_SESSION_ATTACHING ||
         session->state == AB_SESSION_DETACHING) {
         uint32_t *frames = ab_session_frames(kv, session, c);
@@ -213,6 +248,9 @@ void ab_session_point_remove(struct ab_kv *kv, struct ab_session *session, uint3
         if (!ab_component_has_rows(&model->components[c]) && point->blocks[c] != AB_INDEX_NONE) {
             ab_block_unref(kv, point->blocks[c], record);
         }
+        /* its window may hold rows that nobody else needs */
+        session->slide_row[c] =
+            AB_MIN(session->slide_row[c], ab_window_first(model, c, point->token_count));
     }
     session->point_count--;
     memmove(point, point + 1, (session->point_count - at) * sizeof(*point));
@@ -291,6 +329,7 @@ void ab_session_cut(struct ab_kv *kv, struct ab_session *session, uint64_t token
             row_release(kv, session, c, row, record);
         }
         session->row_first[c] = AB_MIN(session->row_first[c], rows);
+        session->slide_row[c] = AB_MIN(session->slide_row[c], rows);
         session->evict_row[c] = AB_MIN(session->evict_row[c], rows);
     }
     session->row_count = AB_MIN(session->row_count, rows);
@@ -299,8 +338,30 @@ void ab_session_cut(struct ab_kv *kv, struct ab_session *session, uint64_t token
     session->reserved_tokens = 0;
 }
 
-/* Window rows that no kept position needs any more. Stored ones stay until a record without them is
- * made (all: true, by detach). */
+/* Rows [from, end) that nobody needs; all: without asking. Returns where it stopped: at end, or at a
+ * row that is being written, which goes another time. */
+static uint32_t window_release(struct ab_kv *kv, struct ab_session *session, uint32_t c,
+                               uint32_t from, uint32_t end, bool all, struct ab_record *record)
+{
+    const struct ab_model *model = &kv->models[session->model];
+    const uint32_t *rows = ab_session_rows(kv, session, c);
+    uint32_t row = from;
+    for (; row < end; row++) {
+        if (rows[row] == AB_INDEX_NONE || (!all && ab_window_row_needed(model, session, c, row))) {
+            continue;
+        }
+        if ((kv->blocks[rows[row]].flags & AB_BLOCK_MOVING) != 0) {
+            break;
+        }
+        row_release(kv, session, c, row, record);
+    }
+    return row;
+}
+
+/* The committed record names its rows one by one, but their front only as a number: so they leave
+ * from the front alone, when a record has moved it. Rows behind them may leave from between two
+ * positions: otherwise a session that goes on for long after a restore, or from one restore point
+ * to the next, would hold all of it in memory instead of a window. */
 void ab_session_slide(struct ab_kv *kv, struct ab_session *session, bool all,
                       struct ab_record *record)
 {
@@ -315,18 +376,17 @@ void ab_session_slide(struct ab_kv *kv, struct ab_session *session, bool all,
             continue;
         }
         uint32_t first = AB_MIN(ab_window_first(model, c, oldest), session->row_count);
-        if (!all && session->stored_rows > session->row_first[c]) {
-            continue; /* the committed record names them still */
+        if (all || session->stored_rows <= session->row_first[c]) {
+            uint32_t end =
+                window_release(kv, session, c, session->row_first[c], first, true, record);
+            session->row_first[c] = AB_MAX(session->row_first[c], end);
         }
-        const uint32_t *rows = ab_session_rows(kv, session, c);
-        for (uint32_t row = session->row_first[c]; row < first; row++) {
-            if ((kv->blocks[rows[row]].flags & AB_BLOCK_MOVING) != 0) {
-                first = row;
-                break;
-            }
-            row_release(kv, session, c, row, record);
+        uint32_t from = AB_MAX(session->slide_row[c], session->row_first[c]);
+        from = AB_MAX(from, session->stored_rows);
+        uint32_t end = AB_MIN(ab_window_first(model, c, session->token_count), session->row_count);
+        if (from < end) {
+            session->slide_row[c] = window_release(kv, session, c, from, end, false, record);
         }
-        session->row_first[c] = AB_MAX(session->row_first[c], first);
     }
 }
 

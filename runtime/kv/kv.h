@@ -140,7 +140,10 @@ struct ab_session {
     uint64_t token_count;
     uint32_t row_count; /* rows that have blocks: ceil(token_count), more while reserved */
     uint32_t reserved_tokens;
-    uint32_t row_first[ABODE_COMPONENTS_MAX]; /* WINDOW: first row still kept; else 0 */
+    uint32_t row_first[ABODE_COMPONENTS_MAX]; /* WINDOW: first row still kept; else 0.
+                                                 Behind it rows that no position needs
+                                                 are AB_INDEX_NONE */
+    uint32_t slide_row[ABODE_COMPONENTS_MAX]; /* WINDOW: below it nothing is left to let go */
     uint32_t evict_row[ABODE_COMPONENTS_MAX]; /* detached: no frame at or above this row */
     uint32_t dirty_row;                       /* rows below are stored and clean */
     uint32_t point_count;

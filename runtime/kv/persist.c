@@ -264,7 +264,11 @@ static bool session_is_whole(struct ab_kv *kv, const struct ab_session *session)
         if (ab_component_has_rows(&model->components[c])) {
             const uint32_t *rows = ab_session_rows(kv, session, c);
             for (uint32_t row = session->row_first[c]; row < session->row_count; row++) {
-                if (block_missing(kv, session, c, (uint64_t)row * model->block_tokens, rows[row])) {
+                bool hole = model->components[c].kind == ABODE_WINDOW &&
+                            rows[row] == AB_INDEX_NONE &&
+                            !ab_window_row_needed(model, session, c, row);
+                if (!hole &&
+                    block_missing(kv, session, c, (uint64_t)row * model->block_tokens, rows[row])) {
                     return false;
                 }
             }
@@ -287,7 +291,9 @@ static void session_refs(struct ab_kv *kv, struct ab_session *session)
         if (ab_component_has_rows(&model->components[c])) {
             const uint32_t *rows = ab_session_rows(kv, session, c);
             for (uint32_t row = session->row_first[c]; row < session->row_count; row++) {
-                ab_block_ref(kv, rows[row]);
+                if (rows[row] != AB_INDEX_NONE) {
+                    ab_block_ref(kv, rows[row]);
+                }
             }
             continue;
         }

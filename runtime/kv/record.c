@@ -438,6 +438,7 @@ void ab_session_stored(struct ab_kv *kv, struct ab_session *session, uint64_t to
     for (uint32_t c = 0; c < model->component_count; c++) {
         uint32_t first = AB_MAX(session->row_first[c], ab_window_first(model, c, oldest));
         session->stored_row_first[c] = AB_MIN(first, session->stored_rows);
+        session->slide_row[c] = AB_MIN(session->slide_row[c], session->stored_rows);
     }
 }
 

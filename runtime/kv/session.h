@@ -47,6 +47,10 @@ void ab_session_advise(struct ab_kv *kv, struct abode_session handle, enum abode
 uint32_t ab_rows_of(const struct ab_model *model, uint64_t token_count); /* ceil */
 /* first row of a WINDOW component that position token_count needs; 0 for PAGED */
 uint32_t ab_window_first(const struct ab_model *model, uint32_t component, uint64_t token_count);
+/* Is the row (of a WINDOW component) part of the committed record, of a restore point's window or of
+ * the window at the present end? */
+bool ab_window_row_needed(const struct ab_model *model, const struct ab_session *session,
+                          uint32_t component, uint32_t row);
 /* newest position <= limit at which all components are whole as far as the tables tell; 0: none */
 uint64_t ab_session_restore_point(struct ab_kv *kv, const struct ab_session *session,
                                   uint64_t limit);
@@ -81,8 +85,9 @@ void ab_session_let_go(struct ab_kv *kv, struct ab_session *session, struct ab_r
  * just been committed, only what it names stays (and what is newer than it). */
 void ab_session_points_prune(struct ab_kv *kv, struct ab_session *session, bool all,
                              struct ab_record *record);
-/* Let go of WINDOW rows that no kept position needs; all: also those of the committed record, which
- * the caller is about to replace. */
+/* Let go of WINDOW rows that no kept position needs: at the front, and between kept positions, where
+ * they leave holes (AB_INDEX_NONE). Rows of the committed record stay; all: the caller has just
+ * committed one, those in front of its first go too. */
 void ab_session_slide(struct ab_kv *kv, struct ab_session *session, bool all,
                       struct ab_record *record);
 /* One name less for the block; the last one drops it (through record; may be NULL if not stored),
