@@ -148,9 +148,9 @@ static void a_restored_session_goes_on_far_beyond_its_window(void **state)
         check(api, session, tokens);
     }
     /* back to what was committed: its window is there; into what slid out since: it is not */
-    assert_int_equal(abode_session_truncate(api->runtime, session, tokens - FAR / 2), -EINVAL);
+    assert_int_equal(api_truncate(api, session, tokens - FAR / 2), -EINVAL);
     check(api, session, tokens);
-    assert_int_equal(abode_session_truncate(api->runtime, session, tokens - FAR), 0);
+    assert_int_equal(api_truncate(api, session, tokens - FAR), 0);
     check(api, session, tokens - FAR);
     append(api, session, FAR);
     assert_int_equal(api_detach(api, session, 0), 0);
@@ -181,9 +181,9 @@ static void from_one_restore_point_far_to_the_next(void **state)
     assert_int_equal(api_attach(api, session, 0), 0);
     check(api, session, 4 * FAR);
     append(api, session, FAR); /* the points of the committed record are needed meanwhile */
-    assert_int_equal(abode_session_truncate(api->runtime, session, 4 * FAR + LENGTH), -EINVAL);
+    assert_int_equal(api_truncate(api, session, 4 * FAR + LENGTH), -EINVAL);
     for (uint32_t i = 3; i >= 1; i--) { /* each older one is whole, its window included */
-        assert_int_equal(abode_session_truncate(api->runtime, session, (uint64_t)i * FAR), 0);
+        assert_int_equal(api_truncate(api, session, (uint64_t)i * FAR), 0);
         assert_int_equal(api_detach(api, session, 0), 0);
         assert_int_equal(api_attach(api, session, 0), 0);
         check(api, session, (uint64_t)i * FAR);
