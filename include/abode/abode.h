@@ -267,8 +267,8 @@ ABODE_API ABODE_MUST_CHECK int abode_session_find(struct abode *runtime,
                                                   struct abode_session *ret);
 /* A new anonymous attached session that shares the parent's rows up to token_count, which must be
  * a restore point of the parent (or its token_count); a partly filled last row is copied. The
- * parent must be attached (-ENOTCONN). name may be NULL. -EAGAIN, -ABODE_EFULL as for reserve,
- * and as for truncate. */
+ * parent must be attached (-ENOTCONN). name may be NULL. -EAGAIN, -ABODE_EFULL, -ENOSPC as for
+ * reserve, and as for truncate. */
 ABODE_API ABODE_MUST_CHECK int abode_session_fork(struct abode *runtime,
                                                   struct abode_session parent, uint64_t token_count,
                                                   const struct abode_key *name,
@@ -316,8 +316,10 @@ ABODE_API ABODE_MUST_CHECK int abode_session_note_get(struct abode *runtime,
  * No syscall, no waiting; no lock but at a row's start. Spans stay valid until commit; bytes
  * written through them afterwards are lost or refused by the checksum, never another session's.
  * reserve: returns spans used; each names a run of tokens inside one block. -EAGAIN frames are
- * being freed, poll or ask again; -ABODE_EFULL all memory is attached; -ENOBUFS span_capacity too
- * small (rows touched x PAGED and WINDOW components are needed); -EFBIG past session_tokens_max.
+ * being freed, poll or ask again; -ABODE_EFULL all memory is attached; -ENOSPC what is not attached
+ * would have to be written, and the store is full: delete sessions, then ask again; -ENOBUFS
+ * span_capacity too small (rows touched x PAGED and WINDOW components are needed); -EFBIG past
+ * session_tokens_max.
  * A second reserve replaces the first. commit: token_count <= reserved (-EINVAL). sealed_keys:
  * one per row that became full, or none at all (then these rows are not shared).
  */
@@ -344,7 +346,8 @@ ABODE_API ABODE_MUST_CHECK int abode_append_commit(struct abode *runtime,
 /* ---- snapshot: SNAPSHOT and BYTES components -------------------------------------------------
  * State that is valid at exactly the session's present token_count. A restore point of a model
  * with such components exists where every one of them was committed. reserve gives size bytes
- * (SNAPSHOT: its fixed size, pass 0); commit publishes. get gives the state at the newest restore
+ * (SNAPSHOT: its fixed size, pass 0), -EAGAIN, -ABODE_EFULL and -ENOSPC as for append; commit
+ * publishes. get gives the state at the newest restore
  * point: pointer valid until detach, truncate or the next commit of that component.
  */
 ABODE_API ABODE_MUST_CHECK int abode_snapshot_reserve(struct abode *runtime,
@@ -363,8 +366,8 @@ ABODE_API ABODE_MUST_CHECK int abode_snapshot_get(struct abode *runtime,
  * attach: restore what is missing at the newest restore point, verify, pin. node: where frames
  * should be, -1 = the session's home. Result 0; -ABODE_EPARTIAL (with ATTACH_PREFIX_OK: blocks
  * were lost or corrupt, the session is now shorter: abode_session_stat); -ABODE_ECORRUPT (without
- * it; detached still); -ABODE_EFULL, -EIO, -ENOMEM, -ETIMEDOUT, -ECANCELED (detached still, and
- * not worse for it: attach again). Never a mix.
+ * it; detached still); -ABODE_EFULL, -ENOSPC (as for append), -EIO, -ENOMEM, -ETIMEDOUT,
+ * -ECANCELED (detached still, and not worse for it: attach again). Never a mix.
  * detach: unpin, and keep the session's promise: DURABLE and WRITTEN finish when the store has
  * it, MEM at once. A failed detach leaves the session detached and in memory; the next detach, or
  * abode_flush, tries again. Tokens after the newest restore point are dropped by a detach.

@@ -173,6 +173,8 @@ static void detach_end(struct ab_task *task)
     int status = task->status;
     if (task->kind == AB_TASK_SPILL) {
         session->spill = NULL;
+        kv->transfer->spill_status = status;
+        kv->transfer->spill_retry_ns = status == 0 ? 0 : kv->os->clock_ns(kv->os) + SPILL_PAUSE_NS;
         if (session->state == AB_SESSION_DELETED) {
             int deleted = ab_session_delete_now(kv, session);
             status = status != 0 ? status : deleted; /* out of memory: back at the next open */

@@ -54,6 +54,11 @@ static bool evict_if_cold(struct ab_kv *kv, uint32_t stamp_max, uint32_t index, 
     const struct ab_block *block = &kv->blocks[index];
     const struct ab_component *component = ab_component_of(kv, block);
     bool here = ab_frame_node(block->frame, ab_frames_per_node(component->frames)) == node;
+    const struct ab_frame_info *info = ab_block_frame_info(kv, block);
+    if (block->refs > 1 && info->pins > 0 && info->state == AB_FRAME_READY &&
+        (block->flags & AB_BLOCK_MOVING) == 0) {
+        return true; /* an attached session shares it, and will look after it when it detaches */
+    }
     bool hot = ab_block_frame_info(kv, block)->stamp > stamp_max; /* a hotter session shares it */
     if (!here || hot || !frame_is_clean(kv, block)) {
         return false;
@@ -131,7 +136,13 @@ static bool session_has_frames(const struct ab_kv *kv, const struct ab_session *
     return false;
 }
 
-static uint32_t candidates_get(struct ab_kv *kv, const struct ab_component *component,
+static bool session_has_dirty(struct ab_kv *kv, const struct ab_session *session)
+{
+    return session->spill == NULL && session->task == NULL && ab_session_is_dirty(kv, session);
+}
+
+/* dirty: only such as can be spilled */
+static uint32_t candidates_get(struct ab_kv *kv, const struct ab_component *component, bool dirty,
                                uint32_t *ret_c, struct ab_session **ret_sessions)
 {
     uint32_t count = 0, walked = 0;
@@ -139,7 +150,8 @@ static uint32_t candidates_get(struct ab_kv *kv, const struct ab_component *comp
         struct ab_session *session = ab_list_entry(node, struct ab_session, lru);
         const struct ab_model *model = &kv->models[session->model];
         uint32_t c = ab_component_index(model, component);
-        if (c != AB_INDEX_NONE && session->evict_row[c] > 0) {
+        if (c != AB_INDEX_NONE && session->evict_row[c] > 0 &&
+            (!dirty || session_has_dirty(kv, session))) {
             *ret_c = c;
             ret_sessions[count++] = session;
         }
@@ -176,7 +188,7 @@ static uint32_t evict_sessions(struct ab_kv *kv, struct ab_component *component,
 {
     struct ab_session *sessions[CANDIDATES_MAX];
     uint32_t c = 0, evicted = 0;
-    uint32_t count = candidates_get(kv, component, &c, sessions);
+    uint32_t count = candidates_get(kv, component, false, &c, sessions);
     while (count > 0 && evicted < wanted) {
         struct ab_session *session = candidate_take(kv, sessions, &count, must);
         if (session == NULL) {
@@ -190,7 +202,18 @@ static uint32_t evict_sessions(struct ab_kv *kv, struct ab_component *component,
     return evicted;
 }
 
-/* the oldest unowned block with a frame among a sample; dirty or clean as asked */
+/* a frame of an unowned block that nobody uses now; dirty or clean as asked */
+static bool item_is_usable(struct ab_kv *kv, const struct ab_frame_info *info, bool dirty)
+{
+    if (info->state != AB_FRAME_READY || info->pins != 0) {
+        return false;
+    }
+    const struct ab_block *block = &kv->blocks[info->block];
+    bool usable = dirty ? (block->flags & AB_BLOCK_DIRTY) != 0 : frame_is_clean(kv, block);
+    return usable && (block->flags & (AB_BLOCK_OWNED | AB_BLOCK_MOVING)) == 0;
+}
+
+/* the oldest such block among a sample */
 static uint32_t sample_unowned(struct ab_kv *kv, const struct ab_component *component,
                                uint32_t node_first, uint32_t node_frames, bool dirty)
 {
@@ -198,15 +221,9 @@ static uint32_t sample_unowned(struct ab_kv *kv, const struct ab_component *comp
     for (uint32_t i = 0; i < SAMPLE_FRAMES && node_frames > 0; i++) {
         uint32_t frame = node_first + (uint32_t)(random_next(kv) % node_frames);
         const struct ab_frame_info *info = &component->infos[frame];
-        if (info->state != AB_FRAME_READY || info->pins != 0) {
-            continue;
-        }
-        const struct ab_block *block = &kv->blocks[info->block];
-        bool usable = dirty ? (block->flags & AB_BLOCK_DIRTY) != 0 : frame_is_clean(kv, block);
-        if ((block->flags & (AB_BLOCK_OWNED | AB_BLOCK_MOVING)) != 0 || !usable) {
-            continue;
-        }
-        if (best == AB_INDEX_NONE || block->stamp < kv->blocks[best].stamp) {
+        bool usable = item_is_usable(kv, info, dirty);
+        if (usable &&
+            (best == AB_INDEX_NONE || kv->blocks[info->block].stamp < kv->blocks[best].stamp)) {
             best = info->block;
         }
     }
@@ -271,31 +288,28 @@ uint32_t ab_reclaim_clean(struct ab_kv *kv, struct ab_component *component, uint
     return evicted;
 }
 
-static bool session_has_dirty(struct ab_kv *kv, const struct ab_session *session)
-{
-    return session->spill == NULL && session->task == NULL && ab_session_is_dirty(kv, session);
-}
-
 uint32_t ab_reclaim_spill_pick(struct ab_kv *kv, const struct ab_component *component, bool must)
 {
     struct ab_session *sessions[CANDIDATES_MAX];
     uint32_t c = 0;
-    uint32_t count = candidates_get(kv, component, &c, sessions);
-    while (count > 0) {
-        struct ab_session *session = candidate_take(kv, sessions, &count, must);
-        if (session == NULL) {
-            break;
-        }
-        if (session_has_dirty(kv, session)) {
-            return (uint32_t)(session - kv->sessions);
-        }
-    }
-    return AB_INDEX_NONE;
+    uint32_t count = candidates_get(kv, component, true, &c, sessions);
+    const struct ab_session *session = candidate_take(kv, sessions, &count, must);
+    return session == NULL ? AB_INDEX_NONE : ab_session_index(kv, session);
 }
 
 uint32_t ab_reclaim_item_pick(struct ab_kv *kv, const struct ab_component *component)
 {
-    return sample_unowned(kv, component, 0, ab_frames_capacity(component->frames), true);
+    uint32_t capacity = ab_frames_capacity(component->frames);
+    uint32_t block = sample_unowned(kv, component, 0, capacity, true);
+    /* few are left, and a sample misses them: look at every frame, from a random one on */
+    uint32_t start = block == AB_INDEX_NONE ? (uint32_t)(random_next(kv) % capacity) : 0;
+    for (uint32_t i = 0; i < AB_MIN(capacity, SWEEP_MAX) && block == AB_INDEX_NONE; i++) {
+        const struct ab_frame_info *info = &component->infos[(start + i) % capacity];
+        if (item_is_usable(kv, info, true)) {
+            block = info->block;
+        }
+    }
+    return block;
 }
 
 bool ab_reclaim_can(struct ab_kv *kv, const struct ab_component *component)

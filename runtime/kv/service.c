@@ -313,7 +313,8 @@ static void hunger_resolve(struct ab_transfer *transfer)
         youngest = task->hungry_for_frames ? task : youngest;
     }
     if (youngest != NULL && transfer->in_flight == 0) {
-        youngest->status = youngest->status != 0 ? youngest->status : -ABODE_EFULL;
+        int full = transfer->spill_status == -ENOSPC ? -ENOSPC : -ABODE_EFULL;
+        youngest->status = youngest->status != 0 ? youngest->status : full;
         ab_task_runnable(youngest);
     }
 }
@@ -322,6 +323,20 @@ static bool component_short(const struct ab_component *component, uint32_t node,
 {
     uint64_t total = ab_frames_total(component->frames, node);
     return total > 0 && (uint64_t)ab_frames_free(component->frames, node) * 100 < total * percent;
+}
+
+/* Write something cold, so that its frames can be given back. A spill that failed is no progress:
+ * who waits for frames then hears that there are none, instead of waiting for the next failure. */
+static bool spill_start(struct ab_kv *kv, const struct ab_component *component)
+{
+    const struct ab_transfer *transfer = kv->transfer;
+    bool pause =
+        transfer->spill_retry_ns != 0 && kv->os->clock_ns(kv->os) < transfer->spill_retry_ns;
+    uint32_t session = pause ? AB_INDEX_NONE : ab_reclaim_spill_pick(kv, component, true);
+    if (session != AB_INDEX_NONE) {
+        return ab_spill_session_start(kv, session) && transfer->spill_status == 0;
+    }
+    return ab_spill_items_start(kv, component);
 }
 
 /* Keep some frames free on every node, so that appends seldom have to evict by themselves. */
@@ -336,12 +351,7 @@ static bool frames_keep_free(struct ab_kv *kv, struct ab_component *component)
         uint32_t freed = ab_reclaim_clean(kv, component, node, AB_RECLAIM_BATCH);
         progress |= freed > 0;
         if (freed == 0 && kv->store != NULL) {
-            uint32_t session = ab_reclaim_spill_pick(kv, component, true);
-            if (session != AB_INDEX_NONE) {
-                progress |= ab_spill_session_start(kv, session);
-            } else {
-                progress |= ab_spill_items_start(kv, component);
-            }
+            progress |= spill_start(kv, component);
         }
     }
     return progress;

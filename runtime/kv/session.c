@@ -335,6 +335,10 @@ int ab_session_delete_now(struct ab_kv *kv, struct ab_session *session)
     }
     ab_session_release(kv, session);
     ab_record_submit(record, AB_PROMISE_WRITTEN);
+    if (kv->transfer != NULL) { /* room for others: a spill that failed may be tried again */
+        kv->transfer->spill_status = 0;
+        kv->transfer->spill_retry_ns = 0;
+    }
     return 0;
 }
 

@@ -132,7 +132,13 @@ int ab_frames_shortage(struct ab_kv *kv, struct ab_component *component)
     }
     component->waiting++; /* a service looks at it and starts spills */
     ab_transfer_wake(kv);
-    return kv->store == NULL ? -ABODE_EFULL : -EAGAIN;
+    if (kv->store == NULL) {
+        return -ABODE_EFULL;
+    }
+    /* asked again all the same: the next spill finds the room that the host has made */
+    bool no_room = kv->transfer->spill_status == -ENOSPC &&
+                   ab_reclaim_item_pick(kv, component) == AB_INDEX_NONE;
+    return no_room ? -ENOSPC : -EAGAIN;
 }
 
 /* ---- moves ---- */

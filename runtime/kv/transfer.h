@@ -18,10 +18,11 @@
 #include "machine/threads.h"
 
 #define AB_BATCH_ITEMS AB_EXTENT_ITEMS_MAX
-#define AB_BATCH_BYTES (4u << 20)            /* of one extent, if it has more than one block */
-#define ROOM_TRIES_MAX 64                    /* a full store: so many compactions, then -ENOSPC */
-#define ROOM_WAIT_NS (1000ull * 1000 * 1000) /* their end wakes who waits; else after so long */
-#define AB_COMMIT_BYTES (16u << 20)          /* an op commits what it has after so much payload */
+#define AB_BATCH_BYTES (4u << 20)             /* of one extent, if it has more than one block */
+#define ROOM_TRIES_MAX 64                     /* a full store: so many compactions, then -ENOSPC */
+#define ROOM_WAIT_NS (1000ull * 1000 * 1000)  /* their end wakes who waits; else after so long */
+#define SPILL_PAUSE_NS (100ull * 1000 * 1000) /* guess: trying in vain costs little */
+#define AB_COMMIT_BYTES (16u << 20)           /* an op commits what it has after so much payload */
 
 enum ab_move_state { /* who moves it on */
                      AB_MOVE_FREE = 0,
@@ -170,6 +171,8 @@ struct ab_transfer {
     uint32_t engine;      /* enum abode_io, as configured */
     struct ab_compaction compaction;
     uint64_t compact_checked_ns;
+    int spill_status;        /* of the last spill of a session for its frames */
+    uint64_t spill_retry_ns; /* after one that failed, the next one is not tried before */
 };
 
 /* Sets kv->transfer. */
@@ -190,7 +193,8 @@ void ab_room_kick(struct ab_kv *kv);     /* tasks that wait for room in the stor
 void ab_transfer_wake(struct ab_kv *kv); /* some service looks at what is runnable */
 void ab_task_finish(struct ab_task *task,
                     int status); /* op to its queue, or own task to the pool */
-/* What reserve & co. answer when there is no frame: -EAGAIN (being freed) or -ABODE_EFULL. */
+/* What reserve & co. answer when there is no frame: -EAGAIN (being freed), -ABODE_EFULL (all is
+ * pinned), -ENOSPC (what is not would have to be written, and the store is full). */
 int ab_frames_shortage(struct ab_kv *kv, struct ab_component *component);
 
 struct ab_move *ab_move_new(struct ab_kv *kv, struct ab_task *task, enum ab_move_kind kind,
