@@ -159,6 +159,12 @@ static int geometry_read(struct replay *replay)
                          "block is larger than 1 GiB",
                          replay->options.model, replay->options.scale);
     }
+    if (replay->face == &replay_session_face) {
+        const int shared = replay_memory_share(replay);
+        if (shared != CLI_OK) {
+            return shared;
+        }
+    }
     replay->item_bytes = replay->geometry.token_bytes * replay->trace.block_tokens;
     replay->item_stride = (replay->item_bytes + 4095) & ~4095ull;
     return CLI_OK;

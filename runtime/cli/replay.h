@@ -3,6 +3,7 @@
  *
  *   replay.c          options, sizes, open, close
  *   replay_plan.c     what a trace needs; scale and memory where they are not given
+ *   replay_memory.c   which component gets how much of the memory
  *   replay_run.c      the loop: which request starts when, polling, waiting, what waiting was for
  *   replay_session.c  a request on the session face: attach, check, cut, append, detach
  *   replay_branch.c   what a branch holds: identities, row keys, restore points
@@ -91,7 +92,8 @@ struct replay_figures {
     uint64_t bytes_filled, bytes_verified, bytes_wrong;
     uint64_t attaches; /* cache face: gets */
     uint64_t attaches_partial, sessions_lost, truncations, truncations_refused, prefixes_found;
-    uint64_t writes_failed; /* detaches or puts whose promise failed */
+    uint64_t sessions_dropped; /* by the host, coldest first, since the store was full */
+    uint64_t writes_failed;    /* detaches or puts whose promise failed */
     int last_write_error;
     uint64_t blocked;         /* times a call said that frames are being freed */
     uint64_t content_ns;      /* CPU time of filling and checking */
@@ -135,6 +137,7 @@ struct replay_slot {
     struct abode_op op;
     uint64_t submitted_ns, due_ns;
     bool reading;            /* the op in flight is an attach or a get */
+    bool again;              /* it was blocked: trying the same once more is no progress */
     bool restoring;          /* and may have to read from the store */
     uint64_t latency_ns;     /* of the op that came back last */
     uint64_t resident_bytes; /* session: in memory when the attach was asked for */
@@ -175,6 +178,7 @@ struct replay {
     uint32_t slot_count;
     uint32_t restoring_count;
     uint64_t restoring_since_ns;
+    uint32_t turn;                    /* counts requests that were finished: how cold a branch is */
     uint64_t rows_max, rows_admitted; /* rows that requests under way may hold together */
     uint64_t plane_offsets[PRESET_PARTS_MAX][ABODE_PLANES_MAX];
     struct abode_span *spans;
@@ -198,12 +202,20 @@ struct replay_face_ops {
     void (*close)(struct replay *replay);
     int (*start)(struct replay *replay, struct replay_slot *slot);
     int (*step)(struct replay *replay, struct replay_slot *slot);
+    /* The store is full: give up the coldest state that nobody works on. false: there is none.
+     * NULL: abode does that by itself. */
+    bool (*drop)(struct replay *replay);
 };
 extern const struct replay_face_ops replay_session_face, replay_cache_face;
 
 /* replay_plan.c: 0 or an exit code, message printed. */
 void replay_plan_make(struct replay *replay);
 int replay_plan_sizes(struct replay *replay);
+/* replay_memory.c: fills memory_bytes of the geometry's components. 0 or an exit code, message printed: the memory cannot
+ * hold what the requests under way pin. */
+int replay_memory_share(struct replay *replay);
+/* Rows that may be appended at once, so that what is pinned stays within those shares. */
+uint32_t replay_append_rows_max(const struct replay *replay);
 bool replay_branch_is_last(const struct replay *replay, uint32_t request);
 
 /* replay_run.c */
@@ -215,7 +227,8 @@ void replay_slot_submitted(struct replay *replay, struct replay_slot *slot, bool
 /* An attach or get came back whole or in part, for which `bytes` were read from the store. */
 void replay_read_count(struct replay *replay, const struct replay_slot *slot, uint64_t bytes);
 void replay_slot_finished(struct replay *replay, struct replay_slot *slot);
-/* -EAGAIN and -ABODE_EFULL: the slot waits for frames, 0; any other code is handed through. */
+/* -EAGAIN and -ABODE_EFULL: the slot waits for frames, 0; so with -ENOSPC, after the host has given
+ * up something; any other code is handed through. */
 int replay_slot_block(struct replay *replay, struct replay_slot *slot, int code);
 /* Fill slot->wanted for its request, and count what a cache without end would have known. */
 int replay_wanted_make(struct replay *replay, struct replay_slot *slot);

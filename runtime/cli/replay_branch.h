@@ -12,6 +12,7 @@ struct replay_branch {
     bool held;            /* session is a handle that we own */
     bool busy;            /* a slot works on it */
     bool started;         /* a request of it has been served */
+    uint32_t turn;        /* of its last request: the lowest is the coldest */
     uint64_t *identities; /* one per block of the trace, the last may be partly filled */
     uint32_t identity_count, identity_capacity;
     uint64_t tokens;            /* that abode holds, as far as we know */

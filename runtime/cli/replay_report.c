@@ -145,9 +145,9 @@ static json_t *losses_json(const struct replay *replay)
 {
     const struct replay_figures *const f = &replay->figures;
     return cli_json(json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I}", "attaches_partial",
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I}", "attaches_partial",
         (json_int_t)f->attaches_partial, "sessions_lost", (json_int_t)f->sessions_lost,
-        "sessions_dropped",
+        "sessions_dropped_by_host", (json_int_t)f->sessions_dropped, "sessions_dropped",
         (json_int_t)(replay->stats.sessions_dropped - replay->stats_before.sessions_dropped),
         "truncations", (json_int_t)f->truncations, "truncations_refused",
         (json_int_t)f->truncations_refused, "writes_failed", (json_int_t)f->writes_failed,
@@ -307,10 +307,13 @@ static void host_print(const struct replay *replay, const struct derived *d)
          cli_seconds_text((double)f->wait_ns[REPLAY_WAIT_MEMORY] / 1e9).text,
          cli_seconds_text((double)f->wait_ns[REPLAY_WAIT_WRITE] / 1e9).text);
     latency_print("calls that do not wait", &f->call_ns);
-    line("sessions", "%s partial, %s lost, %s cut back, %s cuts refused, %s writes failed%s%s",
+    line("sessions",
+         "%s partial, %s lost, %s dropped for room, %s cut back, %s cuts refused, %s writes "
+         "failed%s%s",
          cli_count_text(f->attaches_partial).text, cli_count_text(f->sessions_lost).text,
-         cli_count_text(f->truncations).text, cli_count_text(f->truncations_refused).text,
-         cli_count_text(f->writes_failed).text, f->writes_failed > 0 ? ": " : "",
+         cli_count_text(f->sessions_dropped).text, cli_count_text(f->truncations).text,
+         cli_count_text(f->truncations_refused).text, cli_count_text(f->writes_failed).text,
+         f->writes_failed > 0 ? ": " : "",
          f->writes_failed > 0 ? abode_strerror(f->last_write_error) : "");
     line("verified", "%s, %s wrong%s", cli_bytes_text(f->bytes_verified).text,
          cli_count_text(f->bytes_wrong).text,

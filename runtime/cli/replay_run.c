@@ -84,10 +84,13 @@ void replay_slot_finished(struct replay *replay, struct replay_slot *slot)
 
 int replay_slot_block(struct replay *replay, struct replay_slot *slot, int code)
 {
-    if (code != -EAGAIN && code != -ABODE_EFULL) {
+    if (code == -ENOSPC && replay->face->drop != NULL) {
+        (void)replay->face->drop(replay); /* none: others under way hold it all, and will end */
+    } else if (code != -EAGAIN && code != -ABODE_EFULL) {
         return code;
     }
     replay->figures.blocked++;
+    slot->again = true;
     slot->state = REPLAY_BLOCKED;
     return 0;
 }
@@ -95,7 +98,9 @@ int replay_slot_block(struct replay *replay, struct replay_slot *slot, int code)
 int replay_fail(const struct replay *replay, const struct replay_slot *slot, int code,
                 const char *call)
 {
-    const char *const mend = "run again with --keep and look at the store with `abode verify`";
+    const char *const mend =
+        code == -ENOSPC ? "give more with --store-size or --memory, or fewer --inflight"
+                        : "run again with --keep and look at the store with `abode verify`";
     if (slot == NULL) {
         (void)cli_fail(code, mend, "%s", call);
     } else {
@@ -292,8 +297,12 @@ static int poll_once(struct loop *loop, int64_t timeout_ns)
         return count == -EINTR ? 0 : replay_fail(replay, NULL, count, "abode_poll");
     }
     for (int i = 0; i < count; i++) {
-        slot_returned(replay, ops[i]->user_data);
-        loop->moved_ns = cli_now_ns();
+        struct replay_slot *const slot = ops[i]->user_data;
+        slot_returned(replay, slot);
+        if (ops[i]->status >= 0 || !slot->again) {
+            slot->again = false;
+            loop->moved_ns = cli_now_ns();
+        }
     }
     return count;
 }
@@ -349,7 +358,7 @@ static int loop_wait(struct loop *loop)
         loop->moved_ns = now;
     }
     if (now - loop->moved_ns > BLOCKED_NS_MAX) {
-        (void)cli_fail(-ETIMEDOUT, "give more with --memory, or fewer --inflight",
+        (void)cli_fail(-ETIMEDOUT, "give more with --memory or --store-size, or fewer --inflight",
                        "nothing moved for a minute (waiting for %s)",
                        kind == REPLAY_WAIT_MEMORY ? "memory" : "the store");
         return -ETIMEDOUT;
@@ -373,7 +382,8 @@ static int slot_step(struct loop *loop, struct replay_slot *slot)
     if (rc < 0) {
         return replay_fail(replay, slot, rc, "the library");
     }
-    if (slot->state != REPLAY_BLOCKED) {
+    if (slot->state != REPLAY_BLOCKED && !(slot->again && slot->state == REPLAY_WAITING)) {
+        slot->again = false;
         loop->moved_ns = cli_now_ns();
     }
     if (before != REPLAY_FREE && slot->state == REPLAY_FREE) {

@@ -209,7 +209,7 @@ static int attached_step(struct replay *replay, struct replay_slot *slot)
         session_lost(replay, slot);
         return deleted < 0 && !code_is_loss(deleted) ? deleted : 0;
     }
-    if (status == -ABODE_EFULL || status == -EAGAIN) {
+    if (status == -ABODE_EFULL || status == -EAGAIN || status == -ENOSPC) {
         slot->phase = PHASE_START;
         return replay_slot_block(replay, slot, status);
     }
@@ -436,7 +436,9 @@ static uint32_t append_count(const struct replay *replay, const struct replay_sl
     const uint64_t rows_by_spans = REPLAY_SPANS_MAX / replay->geometry.part_count - 1;
     const uint64_t rows_by_bytes =
         REPLAY_SLICE_BYTES / (length * (replay->geometry.token_bytes + 1)) + 1;
-    const uint64_t rows = rows_by_bytes < rows_by_spans ? rows_by_bytes : rows_by_spans;
+    const uint64_t rows_by_work = rows_by_bytes < rows_by_spans ? rows_by_bytes : rows_by_spans;
+    const uint64_t rows_by_memory = replay_append_rows_max(replay);
+    const uint64_t rows = rows_by_work < rows_by_memory ? rows_by_work : rows_by_memory;
     const uint64_t stop = (slot->position / length + rows) * length;
 
     return (uint32_t)((stop < slot->target ? stop : slot->target) - slot->position);
@@ -588,6 +590,7 @@ static void advise(struct replay *replay, const struct replay_branch *branch,
 static void request_finish(struct replay *replay, struct replay_slot *slot)
 {
     branch_of(replay, slot)->busy = false;
+    branch_of(replay, slot)->turn = ++replay->turn;
     replay_slot_finished(replay, slot);
 }
 
@@ -609,11 +612,37 @@ static int leave_step(struct replay *replay, struct replay_slot *slot)
     return detach_submit(replay, slot, PHASE_DETACHING);
 }
 
+/* A server whose store is full forgets the conversation that was quiet for longest. What its tokens
+ * were stays with the branch, so that its next request counts them as lost. */
+static bool session_drop(struct replay *replay)
+{
+    struct replay_branch *coldest = NULL;
+
+    for (uint32_t i = 0; i < replay->trace.branch_count; i++) {
+        struct replay_branch *const branch = &replay->branches[i];
+        if (branch->held && !branch->busy && (coldest == NULL || branch->turn < coldest->turn)) {
+            coldest = branch;
+        }
+    }
+    if (coldest == NULL) {
+        return false;
+    }
+    const uint64_t begin = cli_now_ns();
+    const int rc = abode_session_delete(replay->runtime, coldest->session);
+    replay_called(replay, begin);
+    coldest->held = false;
+    replay->figures.sessions_dropped += rc == 0;
+    return true;
+}
+
 static int detached_step(struct replay *replay, struct replay_slot *slot)
 {
     if (slot->op.status < 0) {
         replay->figures.writes_failed++;
         replay->figures.last_write_error = slot->op.status;
+        if (slot->op.status == -ENOSPC) {
+            (void)session_drop(replay); /* none: this one stays in memory, which is no failure */
+        }
     }
     request_finish(replay, slot);
     return 0;
@@ -714,4 +743,5 @@ const struct replay_face_ops replay_session_face = {
     .close = session_close,
     .start = session_start,
     .step = session_step,
+    .drop = session_drop,
 };

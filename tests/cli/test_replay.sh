@@ -104,7 +104,7 @@ refuses "memory too small for one request" 2 "--memory" --memory 1M --scale 1 "$
 refuses "a speed that is none" 2 "--speed" --speed quick "$agentic"
 refuses "too many requests at once" 2 "inflight" --inflight 65 "$agentic"
 mkdir "$work/full" && : >"$work/full/file"
-refuses "a store directory that is not empty" 1 "$work/full" --store "$work/full" "$agentic"
+refuses "a store directory that is not empty" 2 "$work/full" --store "$work/full" "$agentic"
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
