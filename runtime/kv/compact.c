@@ -78,9 +78,11 @@ static int block_load(struct ab_task *task, uint32_t index)
         return compaction->bounce == NULL ? -ENOMEM : -EAGAIN;
     }
     struct ab_loaded *loaded = &compaction->loaded[compaction->count];
-    *loaded = (struct ab_loaded){.block = index, .page = block->page, .at = compaction->bytes};
-    loaded->good = block->frame != AB_INDEX_NONE;
-    if (!loaded->good) {
+    *loaded = (struct ab_loaded){
+        .block = index, .page = block->page, .checksum = block->checksum, .at = compaction->bytes};
+    loaded->resident = block->frame != AB_INDEX_NONE;
+    loaded->good = loaded->resident;
+    if (!loaded->resident) {
         struct ab_move *move = ab_move_new(kv, task, AB_MOVE_RESTORE, index);
         if (move == NULL) {
             return -EAGAIN;
@@ -140,9 +142,11 @@ static int batch_write(struct ab_task *task, uint32_t pages)
     for (uint32_t i = 0; batch != NULL && i < compaction->count; i++) {
         struct ab_loaded *loaded = &compaction->loaded[i];
         const struct ab_block *block = &kv->blocks[loaded->block];
-        bool same = is_here(block, task->segment) && block->page == loaded->page; /* else gone */
-        if (!loaded->good || !same || !movable(kv, block) || ab_pages(block->bytes) > pages ||
-            !ab_batch_add(kv, batch, loaded->block)) {
+        bool same = is_here(block, task->segment) && block->page == loaded->page &&
+                    block->checksum == loaded->checksum;                  /* else gone */
+        bool evicted = loaded->resident && block->frame == AB_INDEX_NONE; /* and never read */
+        if (!loaded->good || !same || evicted || !movable(kv, block) ||
+            ab_pages(block->bytes) > pages || !ab_batch_add(kv, batch, loaded->block)) {
             continue; /* it stays where it is, for the next extent or a later round */
         }
         pages -= ab_pages(block->bytes);

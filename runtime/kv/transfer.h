@@ -143,9 +143,11 @@ struct ab_service {
 
 struct ab_loaded { /* a block that is about to be moved */
     uint32_t block;
-    uint32_t page; /* where it was in the segment: a block of that number may be another by now */
-    uint64_t at;   /* in the bounce buffer; unused if it is resident */
-    bool good;     /* its bytes are there, and in no batch yet */
+    uint32_t page;     /* place and checksum that it had: a block of that number may be another */
+    uint64_t checksum; /* by now */
+    uint64_t at;       /* in the bounce buffer; unused if it was resident */
+    bool resident;     /* not read: good only as long as it has its frame */
+    bool good;         /* its bytes are there, and in no batch yet */
 };
 struct ab_compaction { /* of the one that runs */
     bool running;
