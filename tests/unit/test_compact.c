@@ -118,12 +118,57 @@ static void deleted_while_it_is_moved(void **state)
     assert_int_equal(stats_of(api).checksum_failures, 0);
 }
 
+/* Sessions that were in memory when compaction looked at them, so that it had no need to read them,
+ * leave memory while it reads the others. */
+static void evicted_while_others_are_read(void **state)
+{
+    struct api *api = *state;
+    struct abode_session sessions[SESSIONS];
+    api->config.io = ABODE_IO_SYNC;
+    api->config.store_bytes_max = 4u << 20;
+    api->hybrid_bytes = 0;
+    api->paged_bytes = 6u << 20;
+    api_open(api);
+    for (uint32_t i = 0; i < SESSIONS; i++) {
+        bool stays = i % (2 * KEPT_EVERY) == 0;
+        sessions[i] = api_create(api, api->paged, i + 1);
+        assert_int_equal(api_append(api, sessions[i], i, TOKENS), 0);
+        assert_int_equal(api_detach(api, sessions[i], stays ? 0 : ABODE_DETACH_SPILL_NOW), 0);
+    }
+    fault_os_plan(&api->fault, (struct fault_plan){.call = AB_OS_PREAD,
+                                                   .kind = FAULT_DELAY,
+                                                   .delay_ns = 10000000,
+                                                   .sticky = true});
+    uint64_t reads = fault_os_count(&api->fault, AB_OS_PREAD);
+    for (uint32_t i = 0; i < SESSIONS; i++) {
+        if (i % KEPT_EVERY != 0) {
+            assert_int_equal(abode_session_delete(api->runtime, sessions[i]), 0);
+        }
+    }
+    assert_int_equal(abode_flush(api->runtime, -1), 0);
+    for (int i = 0; i < WAITS && fault_os_count(&api->fault, AB_OS_PREAD) == reads; i++) {
+        (void)usleep(1000);
+    }
+    assert_true(fault_os_count(&api->fault, AB_OS_PREAD) > reads);
+    for (uint32_t i = 0; i < SESSIONS; i += 2 * KEPT_EVERY) {
+        assert_int_equal(api_attach(api, sessions[i], 0), 0);
+        assert_int_equal(api_detach(api, sessions[i], ABODE_DETACH_SPILL_NOW), 0);
+    }
+    fault_os_clear(&api->fault);
+    for (int round = 0; round < 20; round++) { /* while it goes on, and after */
+        all_kept_are_there(api);
+    }
+    api_reopen(api);
+    all_kept_are_there(api);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
     const struct CMUnitTest tests[] = {
         TEST(bytes_stay_the_same),
         TEST(deleted_while_it_is_moved),
+        TEST(evicted_while_others_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
