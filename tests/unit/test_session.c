@@ -281,6 +281,13 @@ static void flush_keeps_a_session_without_tokens(void **state)
     assert_int_equal(api_tokens(api, session), 0);
 }
 
+static uint32_t nodes_of(const struct api *api)
+{
+    struct abode_stats stats = {.struct_size = sizeof(stats)};
+    assert_int_equal(abode_stats_get(api->runtime, &stats), 0);
+    return stats.node_count;
+}
+
 static void advice_changes_no_byte(void **state)
 {
     struct api *api = *state;
@@ -288,6 +295,8 @@ static void advice_changes_no_byte(void **state)
     struct abode_session session = api_create(api, api->hybrid, 1);
     api_turn(api, session, 1, 30);
     static const int64_t values[] = {0, 1, -1, 1000000, INT64_MAX, INT64_MIN, 63, 64, 1ll << 40};
+    /* of the values as nodes, those that are there are taken: 1 where there are two */
+    const int32_t home = nodes_of(api) > 1 ? 1 : 0;
     for (int round = 0; round < 3; round++) { /* attached, detached, spilled */
         for (int advice = -1; advice < 10; advice++) {
             for (size_t v = 0; v < sizeof(values) / sizeof(*values); v++) {
@@ -296,7 +305,7 @@ static void advice_changes_no_byte(void **state)
                 }
             }
         }
-        assert_int_equal(api_stat(api, session).home_node, 0); /* no such node: not taken */
+        assert_int_equal(api_stat(api, session).home_node, home);
         if (round < 2) {
             assert_int_equal(api_detach(api, session, round == 0 ? 0 : ABODE_DETACH_SPILL_NOW), 0);
             abode_advise(api->runtime, session, ABODE_WILL_NEED, 1); /* may race with the attach */
