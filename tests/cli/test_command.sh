@@ -131,8 +131,9 @@ for command in $commands; do
         if [ "$option" = --help ]; then
             continue
         fi
-        # mdoc writes "Fl Fl name", man "\-\-name"
-        tr -d '\\' <"$page" | grep -qE -- "(Fl Fl |--)${option#--}( |,|\$)" && pass ||
+        # mdoc writes "Fl Fl name", man "\-\-name"; not a pipe: grep -q leaves when it has found it,
+        # and tr would die of that, now and then
+        grep -qE -- "(Fl Fl |--)${option#--}( |,|\$)" <(tr -d '\\' <"$page") && pass ||
             fail "abode-$command.1 does not know $option"
     done
 done
