@@ -81,6 +81,8 @@ runs "all four kinds" 'r["requests"] == 150' \
     $small --scale 1 --model paged:4x8,window:4x8@256,snapshot:2x4096,bytes:2000 "$agentic"
 runs "conversations as sessions" 'r["run"]["face"] == "session" and r["hit"]["blocks_hit"] > 0' \
     --requests 400 --store-size 512M --face session "$conversation"
+runs "wide windows, conversations as sessions" 'r["hit"]["blocks_hit"] > 0' \
+    --requests 200 --store-size 512M --model gemma-3-27b --face session "$conversation"
 runs "agentic by the cache" 'r["run"]["face"] == "cache" and r["hit"]["blocks_hit"] > 0' \
     --requests 100 --store-size 512M --face cache "$agentic"
 runs "rows of 16 tokens, pread threads, no durability" 'r["requests"] == 150' \
@@ -101,6 +103,8 @@ refuses "a model that is not known" 2 "no such model" --model llama-9 "$agentic"
 refuses "words that are no geometry" 2 "KIND:PLANESxBYTES" --model paged:0x0 "$agentic"
 refuses "recurrent state in the cache" 2 "--face session" --model qwen3-next "$conversation"
 refuses "memory too small for one request" 2 "--memory" --memory 1M --scale 1 "$agentic"
+refuses "memory too small for the requests at once" 2 "fewer --inflight" \
+    --model qwen3-next --scale 0.0005 --memory 24M --inflight 64 "$agentic"
 refuses "a speed that is none" 2 "--speed" --speed quick "$agentic"
 refuses "too many requests at once" 2 "inflight" --inflight 65 "$agentic"
 mkdir "$work/full" && : >"$work/full/file"
