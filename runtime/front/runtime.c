@@ -177,7 +177,9 @@ static bool has_work(struct ab_kv *kv)
     ab_lock_take(&kv->lock);
     bool busy = kv->transfer != NULL &&
                 (!ab_list_is_empty(&kv->transfer->active) || kv->transfer->in_flight > 0);
-    kv->closing = !busy; /* or a service could start a spill between this look and the end */
+    /* from the first look on: memory that stays short would have one spill follow another for ever,
+     * and no op of a host waits for them any more */
+    kv->closing = true;
     ab_lock_drop(&kv->lock);
     return busy;
 }
@@ -199,6 +201,9 @@ int abode_close(struct abode *runtime)
     while (has_work(runtime->kv) && !ab_poisoned(&runtime->poison)) {
         if (runtime->os->clock_ns(runtime->os) > end) {
             (void)ab_poison_enter(before);
+            ab_lock_take(&runtime->kv->lock);
+            runtime->kv->closing = false;
+            ab_lock_drop(&runtime->kv->lock);
             return -EBUSY; /* a device does not answer: ask again, nothing is lost */
         }
         (void)runtime->os->poll(runtime->os, -1, 0, 1000 * 1000);

@@ -1,8 +1,9 @@
 /*
  * item_spill.c - cache items that are in memory only are written when frames run short: one batch
- * of the oldest of a sample. In a full store older items make room for them; where there is none to
- * be had, they are forgotten. Lock KV held.
+ * of the oldest of a sample. Lock KV held.
  */
+#include <errno.h>
+
 #include "kv/reclaim.h"
 #include "kv/session.h"
 #include "kv/transfer.h"
@@ -16,8 +17,8 @@ static void committed(struct ab_record *record, int status)
     ab_task_runnable(task);
 }
 
-/* They cannot be written, and nobody was promised more than memory: items give way, as if they had been
- * evicted from the store. Else they would hold their frames, and whoever asks for one, for good. */
+/* The store has no room, or may not be written to any more today: items give way, as if they had been
+ * evicted from it. Else they would hold their frames, and whoever asks for one, for good. */
 static void items_drop(struct ab_task *task)
 {
     struct ab_kv *kv = task->kv;
@@ -62,7 +63,7 @@ void ab_item_spill_step(struct ab_task *task)
             task->status = 0; /* again, when there is room */
             return;
         }
-        if (task->status != 0) {
+        if (task->status == -ENOSPC || task->status == -EDQUOT) {
             items_drop(task);
         }
         task->phase = AB_PHASE_ISSUE;

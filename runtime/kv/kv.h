@@ -184,7 +184,7 @@ struct ab_kv {
     struct ab_poison *poison;
     struct ab_lock lock;
     bool read_only, keep_keys;
-    bool closing; /* nothing is in flight, and no task of our own starts any more */
+    bool closing; /* no task of our own starts any more */
     uint8_t durability;
     uint64_t deletes;         /* of sessions, said to the journal */
     uint64_t deletes_durable; /* so many of them survive a loss of power */
