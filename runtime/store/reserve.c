@@ -190,7 +190,7 @@ static int take_anywhere(struct ab_store *store, const struct request *request,
     }
     const uint32_t turn = store->turn[request->stream]++;
     uint32_t usable = 0;
-    int failure = -ENOSPC; /* or why a file could not be made: not for want of room */
+    int failure = -ENOSPC; /* or a file could not be made, and not for want of room */
     for (uint32_t i = 0; i < 2 * store->dir_count; i++) {
         struct ab_store_dir *dir = &store->dirs[(turn + i) % store->dir_count];
         const bool is_near = request->node < 0 || dir->node == request->node;
@@ -204,7 +204,7 @@ static int take_anywhere(struct ab_store *store, const struct request *request,
         if (result == 0) {
             return 0;
         }
-        failure = ab_journal_no_room(result) ? failure : result;
+        failure = ab_journal_no_room(result) ? failure : -EIO;
     }
     const uint32_t borrowed = borrow(store, request->pages);
     if (borrowed != AB_INDEX_NONE) {

@@ -118,7 +118,8 @@ struct ab_extent {
 /* Room for a header page and `pages` payload pages, contiguous in one segment, on a device near
  * `node` (-1: any) else striped. Never waits. -ENOSPC the store is full (or has only segments whose
  * drops are being made durable: ask again); -EROFS all devices bad; -EFBIG more than a segment
- * holds; else why a file could not be made. The segment cannot be recycled until the extent is published or abandoned, page by page. */
+ * holds; -EIO a file could not be made, and not for want of room. The segment cannot be recycled
+ * until the extent is published or abandoned, page by page. */
 int ab_store_reserve(struct ab_store *store, enum ab_stream stream, int32_t node, uint32_t pages,
                      struct ab_extent *ret) AB_MUST_CHECK;
 uint32_t ab_store_extent_pages_max(const struct ab_store *store); /* payload pages of the largest */

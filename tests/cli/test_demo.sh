@@ -74,7 +74,8 @@ LC_ALL=C grep -q '[^ -~]' "$work/ascii" && fail "not ASCII in the C locale" || p
 check "no kill" "$(grep -c '^  kill -9  *0,' "$work/ascii")" 1
 
 # ---- a signal: nothing stays, status 1
-timeout --foreground -s INT 2 "$abode" demo "${size[@]}" >"$work/out" 2>"$work/error"
+# larger than above: it must not have ended by then
+timeout --foreground -s INT 2 "$abode" demo --sessions 96 --memory 512M --store-size 1536M --quiet >"$work/out" 2>"$work/error"
 [ -s "$work/error" ] && grep -q '^abode: demo: Interrupted' "$work/error" && pass ||
     fail "SIGINT says: $(cat "$work/error")"
 clean "SIGINT"
