@@ -275,7 +275,7 @@ ABODE_API ABODE_MUST_CHECK int abode_session_fork(struct abode *runtime,
                                                   struct abode_session *ret_child);
 /* Forget tokens from token_count on, which must be a restore point. Attached sessions only. An attach
  * restores what the newest restore point needs: state of an older one that is in the store only is
- * brought in first, and the answer is -EAGAIN, ask again, until it is there (-ABODE_EFULL, -EIO or
+ * brought in first, and the answer is -EAGAIN, ask again, until it is there (-ABODE_EFULL, -ENOSPC, -EIO or
  * -ABODE_ECORRUPT if it cannot be: the session is as before). */
 ABODE_API ABODE_MUST_CHECK int abode_session_truncate(struct abode *runtime,
                                                       struct abode_session session,

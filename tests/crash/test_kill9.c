@@ -29,6 +29,7 @@
 
 #define KILLS_DEFAULT 2000u
 #define KILLS_LONG 10000u
+#define KILLS_SANITIZED 200u
 #define KILLS_FOR_COVERAGE 150u /* fewer may not get round the store */
 #define LANES_DEFAULT 2u
 #define LANES_MAX 16u
@@ -295,7 +296,11 @@ static uint32_t lanes_run(uint64_t seed, uint32_t kills, uint32_t lanes)
 
 int main(int argc, char **argv)
 {
-    uint32_t kills_max = getenv("ABODE_LONG") != NULL ? KILLS_LONG : KILLS_DEFAULT;
+    const char *sanitizer = getenv("ABODE_SANITIZE");
+    bool is_slow = sanitizer != NULL && sanitizer[0] != '\0';
+    uint32_t kills_max = getenv("ABODE_LONG") != NULL ? KILLS_LONG
+                         : is_slow                    ? KILLS_SANITIZED
+                                                      : KILLS_DEFAULT;
     uint64_t seed = live_seed(argc, argv);
     uint32_t kills = (uint32_t)live_option(argc, argv, "--kills", kills_max);
     uint32_t lanes = (uint32_t)live_option(argc, argv, "--lanes", LANES_DEFAULT);

@@ -553,7 +553,7 @@ void model_truncate(void)
     bool back = has_snapshots(session) && session->previous > 0 && model_below(3) == 0;
     at = back ? session->previous : at;
     int status = abode_session_truncate(world.runtime, session->handle, at);
-    if (status == -EAGAIN || status == -ABODE_EFULL) {
+    if (status == -EAGAIN || status == -ABODE_EFULL || status == -ENOSPC) {
         world.recalls++; /* state of an older point is being brought in, or finds no frame */
         return;
     }

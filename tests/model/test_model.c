@@ -108,8 +108,10 @@ int main(void)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
     world.seed = model_number_from("ABODE_TEST_SEED", (uint64_t)time(NULL));
-    uint64_t operations =
-        model_number_from("ABODE_TEST_OPS", getenv("ABODE_LONG") != NULL ? 1000000 : 100000);
+    const char *sanitizer = getenv("ABODE_SANITIZE");
+    bool is_slow = sanitizer != NULL && sanitizer[0] != '\0';
+    uint64_t usual = getenv("ABODE_LONG") != NULL ? 1000000 : is_slow ? 20000 : 100000;
+    uint64_t operations = model_number_from("ABODE_TEST_OPS", usual);
     world.random = world.seed;
     printf("seed %" PRIu64 ", %" PRIu64 " operations\n", world.seed, operations);
     set_up();
