@@ -24,6 +24,7 @@
 
 #define SESSIONS 8
 #define BYTES_DEFAULT (256ull << 20)
+#define OVERHEAD_BYTES (1024ull << 20) /* a part of the metadata is the same for any size */
 #define WARM_CYCLES 4 /* more than the store holds: every segment is written once */
 #define DEPTH 8
 #define PIECE_BYTES (1u << 20) /* of a pwrite */
@@ -258,6 +259,7 @@ static int bench_overhead(struct bench_run *run)
 {
     static struct host host;
     struct host_plan plan = plan_of(run, 2u << 20);
+    plan.row_count = (uint32_t)(bench_bytes(run, OVERHEAD_BYTES) / SESSIONS / plan.block_bytes);
     const struct bench_card card = {"P19.resident-2m",
                                     "metadata bytes / state bytes in memory, blocks of 2 MiB",
                                     "ratio", 0.01, BENCH_AT_MOST};

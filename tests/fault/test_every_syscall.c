@@ -417,6 +417,9 @@ int main(int argc, char **argv)
     }
     test.random = live_seed(argc, argv);
     printf("seed %llu\n", (unsigned long long)test.random);
+    if (is_sanitized && strcmp(sanitizer, "thread") == 0) {
+        printf("threads left over are not counted: ThreadSanitizer has its own\n");
+    }
     for (uint32_t engine = 0; engine < ENGINES; engine++) {
         engine_count(&test, engine);
     }
