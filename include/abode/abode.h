@@ -128,6 +128,8 @@ struct abode_config {
     const char *topology;             /* NULL: this machine; hwloc XML file; "synthetic:..." */
     void (*log)(void *log_context, int level, const char *line); /* never with a lock held */
     void *log_context;
+    uint64_t scrub_bytes_per_second; /* read back and check what lies in the store only, at this
+                                        pace while the runtime is open; 0: do not */
 };
 ABODE_API void abode_config_init_sized(struct abode_config *config, size_t struct_size);
 ABODE_INLINE void abode_config_init(struct abode_config *config)
@@ -558,6 +560,7 @@ struct abode_stats {
     uint64_t remote_attach_bytes; /* restored or read on a node other than the session's home */
     uint64_t metadata_bytes;      /* what abode itself uses: tables, index, queues */
     uint64_t store_bytes_total, store_bytes_live, store_bytes_free;
+    uint64_t bytes_scrubbed, scrub_rounds; /* checked by scrubbing; times around the whole store */
 };
 ABODE_API ABODE_MUST_CHECK int abode_stats_get(const struct abode *runtime,
                                                struct abode_stats *ret);

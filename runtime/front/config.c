@@ -7,6 +7,7 @@
 #include "front/front.h"
 
 #define MEMORY_DEFAULT (1ull << 30)
+#define SCRUB_RATE_MAX (1ull << 36)
 #define MEMORY_MIN (2ull << 20)
 #define SESSIONS_MAX (1u << 20)
 #define BLOCKS_MAX (1u << 28)
@@ -109,6 +110,9 @@ static int bounds_check(const struct abode_config *config)
     }
     if (config->block_count_max > BLOCKS_MAX) {
         return bad(config, "block_count_max must be at most 268,435,456");
+    }
+    if (config->scrub_bytes_per_second > SCRUB_RATE_MAX) {
+        return bad(config, "scrub_bytes_per_second must be at most 64 GiB");
     }
     if (config->io_depth > AB_IO_DEPTH_MAX) {
         return bad(config, "io_depth must be at most 64");

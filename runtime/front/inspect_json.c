@@ -240,6 +240,8 @@ static int stats_line(struct abode *runtime, struct sink *sink)
                   {"checksum_failures", stats.checksum_failures},
                   {"io_errors", stats.io_errors},
                   {"blocks_evicted", stats.blocks_evicted},
+                  {"bytes_scrubbed", stats.bytes_scrubbed},
+                  {"scrub_rounds", stats.scrub_rounds},
                   {"sessions_dropped", stats.sessions_dropped},
                   {"remote_attach_bytes", stats.remote_attach_bytes},
                   {"metadata_bytes", stats.metadata_bytes},

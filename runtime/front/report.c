@@ -187,6 +187,8 @@ int abode_stats_get(const struct abode *runtime, struct abode_stats *ret)
     ret->checksum_failures = load(&counters->checksum_failures);
     ret->io_errors = load(&counters->io_errors);
     ret->blocks_evicted = load(&counters->blocks_evicted);
+    ret->bytes_scrubbed = load(&counters->bytes_scrubbed);
+    ret->scrub_rounds = load(&counters->scrub_rounds);
     ret->sessions_dropped = load(&counters->sessions_dropped);
     ret->remote_attach_bytes = load(&counters->remote_bytes);
     if (runtime->store != NULL) {

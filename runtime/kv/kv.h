@@ -171,6 +171,7 @@ struct ab_counters { /* any thread, relaxed */
     _Atomic uint64_t bytes_accepted, bytes_spilled, bytes_headers, bytes_restored;
     _Atomic uint64_t checksum_failures, io_errors, blocks_evicted, sessions_dropped;
     _Atomic uint64_t remote_bytes;
+    _Atomic uint64_t bytes_scrubbed, scrub_rounds;
 };
 
 struct ab_transfer;

@@ -128,6 +128,9 @@ static bool move_start(struct ab_service *service, struct ab_move *move)
         return false;
     }
     request_fill(service, &move->request, AB_IO_READ, move->slot, move->address, move->bytes);
+    if (move->task->kind == AB_TASK_SCRUB) {
+        move->request.priority = AB_IO_SCRUB;
+    }
     move->request.user_data = move;
     move->state = AB_MOVE_IN_FLIGHT;
     submit_one(service, &move->request);
@@ -298,6 +301,9 @@ static void task_step(struct ab_task *task)
     case AB_TASK_COMPACT:
         ab_compact_step(task);
         break;
+    case AB_TASK_SCRUB:
+        ab_scrub_step(task);
+        break;
     case AB_TASK_RECALL:
         ab_recall_step(task);
         break;
@@ -420,6 +426,7 @@ static bool tasks_run(struct ab_service *service)
     memory_tend(transfer);
     if (kv->store != NULL && service == &transfer->services[0]) {
         ab_compact_start(kv, false);
+        ab_scrub_start(kv);
     }
     bool more = !ab_list_is_empty(&transfer->runnable);
     ab_lock_drop(&kv->lock);
@@ -474,6 +481,7 @@ static void service_run(void *argument)
         }
         report(service->transfer->kv, &done);
         more = tasks_run(service);
+        ab_scrub_tell(service->transfer->kv);
     }
     ab_io_close(service->io);
 }
@@ -596,6 +604,7 @@ int ab_transfer_open(struct ab_kv *kv, const struct abode_config *config)
     }
     transfer->kv = kv;
     transfer->engine = config->io;
+    transfer->scrub.bytes_per_second = config->scrub_bytes_per_second;
     transfer->node_count = ab_topology_node_count(kv->topology);
     transfer->device_count = kv->store == NULL ? 1 : ab_store_device_count(kv->store);
     transfer->service_count = transfer->node_count * transfer->device_count;
@@ -632,6 +641,7 @@ void ab_transfer_close(struct ab_transfer *transfer)
         service_end(&transfer->services[i]);
     }
     transfer_publish(transfer, NULL, false);
+    os->free(os, transfer->scrub.buffer);
     os->free(os, transfer->services);
     os->free(os, transfer->pages);
     os->free(os, transfer->tasks);

@@ -438,7 +438,8 @@ void ab_move_done(struct ab_kv *kv, struct ab_move *move)
     struct ab_task *task = move->task;
     struct ab_block *block = &kv->blocks[move->block];
     /* else it was moved or dropped while it was read, and the old slot may have been used again */
-    bool same_slot = block->segment == move->slot.segment && block->page == move->slot.page;
+    bool same_slot = block->segment == move->slot.segment && block->page == move->slot.page &&
+                     block->checksum == move->checksum[0];
     task->pending--;
     kv->transfer->in_flight--;
     if (move->status != 0 && (same_slot || move->status != -ABODE_ECORRUPT)) {
@@ -446,15 +447,19 @@ void ab_move_done(struct ab_kv *kv, struct ab_move *move)
                                         ? &kv->counters.checksum_failures
                                         : &kv->counters.io_errors;
         atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-    } else if (move->status == 0 && move->kind == AB_MOVE_RESTORE) {
+    } else if (move->status == 0 && move->kind == AB_MOVE_RESTORE && task->kind != AB_TASK_SCRUB) {
         atomic_fetch_add_explicit(&kv->counters.bytes_restored, move->bytes, memory_order_relaxed);
     }
     if (task->kind == AB_TASK_COMPACT) {
         ab_compact_move_done(task, move);
     }
-    if ((move->owns_frame || task->kind == AB_TASK_COMPACT) && move->status == -ABODE_ECORRUPT &&
-        same_slot) {
+    const bool is_read =
+        move->owns_frame || task->kind == AB_TASK_COMPACT || task->kind == AB_TASK_SCRUB;
+    if (is_read && move->status == -ABODE_ECORRUPT && same_slot) {
         block->flags |= AB_BLOCK_BAD;
+    }
+    if (task->kind == AB_TASK_SCRUB) {
+        ab_scrub_move_done(kv, move);
     }
     if (move->owns_frame && move->kind == AB_MOVE_RESTORE) {
         struct ab_frame_info *info = ab_block_frame_info(kv, block);

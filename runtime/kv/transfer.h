@@ -81,6 +81,7 @@ enum ab_task_kind {
     AB_TASK_DELETE,
     AB_TASK_ITEM_SPILL, /* cache items that are in memory only */
     AB_TASK_COMPACT,
+    AB_TASK_SCRUB,
     AB_TASK_RECALL, /* moves for an older restore point of an attached session */
 };
 enum ab_task_phase {
@@ -158,6 +159,17 @@ struct ab_compaction { /* of the one that runs */
     struct ab_loaded loaded[AB_BATCH_ITEMS];
 };
 
+struct ab_scrub { /* lock KV; bytes_per_second is set at open */
+    uint64_t bytes_per_second;
+    bool running;
+    uint32_t at;           /* in the block table */
+    uint32_t found;        /* damaged, not told yet */
+    uint64_t slice_bytes;  /* read since the slice began */
+    uint64_t next_ns;      /* when the next slice begins */
+    unsigned char *buffer; /* of the task, while its move is in flight */
+    uint64_t capacity;
+};
+
 struct ab_transfer {
     bool ready; /* under lock KV: all services run, and may be woken from anywhere */
     struct ab_kv *kv;
@@ -172,6 +184,7 @@ struct ab_transfer {
     uint32_t in_flight;   /* moves, batches, commits */
     uint32_t engine;      /* enum abode_io, as configured */
     struct ab_compaction compaction;
+    struct ab_scrub scrub;
     uint64_t compact_checked_ns;
     int spill_status;        /* of the last spill of a session for its frames */
     uint64_t spill_retry_ns; /* after one that failed, the next one is not tried before */
@@ -232,6 +245,10 @@ void ab_batch_done(struct ab_kv *kv, struct ab_batch *batch);
 bool ab_spill_session_start(struct ab_kv *kv, uint32_t session);
 bool ab_spill_items_start(struct ab_kv *kv, const struct ab_component *component);
 void ab_prefetch_start(struct ab_kv *kv, struct ab_session *session);
+void ab_scrub_step(struct ab_task *task);
+void ab_scrub_move_done(struct ab_kv *kv, const struct ab_move *move);
+void ab_scrub_start(struct ab_kv *kv);              /* if a slice is due */
+void ab_scrub_tell(struct ab_kv *kv);               /* no lock held: what it found, to the log */
 void ab_compact_start(struct ab_kv *kv, bool must); /* must: somebody waits for room */
 
 /* region.c */
