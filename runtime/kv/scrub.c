@@ -126,14 +126,15 @@ void ab_scrub_start(struct ab_kv *kv)
     ab_list_remove(&task->active); /* abode_flush waits for promises, not for this */
 }
 
-void ab_scrub_tell(struct ab_kv *kv)
+void ab_scrub_tell(struct ab_transfer *transfer)
 {
-    if (kv->transfer->scrub.bytes_per_second == 0) {
+    struct ab_kv *kv = transfer->kv;
+    if (transfer->scrub.bytes_per_second == 0) {
         return;
     }
     ab_lock_take(&kv->lock);
-    const uint32_t found = kv->transfer->scrub.found;
-    kv->transfer->scrub.found = 0;
+    const uint32_t found = transfer->scrub.found;
+    transfer->scrub.found = 0;
     ab_lock_drop(&kv->lock);
     if (found > 0) {
         ab_log(kv->log, AB_LOG_ERROR,

@@ -481,7 +481,7 @@ static void service_run(void *argument)
         }
         report(service->transfer->kv, &done);
         more = tasks_run(service);
-        ab_scrub_tell(service->transfer->kv);
+        ab_scrub_tell(service->transfer);
     }
     ab_io_close(service->io);
 }

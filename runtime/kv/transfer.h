@@ -248,7 +248,7 @@ void ab_prefetch_start(struct ab_kv *kv, struct ab_session *session);
 void ab_scrub_step(struct ab_task *task);
 void ab_scrub_move_done(struct ab_kv *kv, const struct ab_move *move);
 void ab_scrub_start(struct ab_kv *kv);              /* if a slice is due */
-void ab_scrub_tell(struct ab_kv *kv);               /* no lock held: what it found, to the log */
+void ab_scrub_tell(struct ab_transfer *transfer);   /* no lock held: what it found, to the log */
 void ab_compact_start(struct ab_kv *kv, bool must); /* must: somebody waits for room */
 
 /* region.c */
