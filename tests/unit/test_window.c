@@ -215,6 +215,125 @@ static void a_fork_has_the_window_of_its_position(void **state)
     assert_int_equal(abode_session_delete(api->runtime, child), 0);
 }
 
+/* Flip a byte of a row that is stored. Its content is nobody else's in a session of less than 38
+ * rows: byte_of has the same run of bytes for the other component 38 rows before. */
+static void corrupt(const struct api *api, uint32_t component, uint32_t row)
+{
+    unsigned char bytes[LENGTH * TOKEN_BYTES];
+    for (uint32_t t = 0; t < LENGTH; t++) {
+        memset(bytes + (size_t)t * TOKEN_BYTES, byte_of(component, (uint64_t)row * LENGTH + t),
+               TOKEN_BYTES);
+    }
+    api_corrupt(api, bytes, sizeof(bytes));
+}
+
+/* Points at rows 10, 20 and 30, whose windows are the four rows before; without points one detach
+ * at the end. The rows lost, of `component`, and what an attach with PREFIX_OK is left with. */
+static const struct loss {
+    bool points;
+    uint32_t rows; /* of the session */
+    uint32_t component, lost_count, lost[3];
+    uint32_t rows_left;
+} losses[] = {
+    {true, 30, WINDOW, 1, {26}, 20},
+    {true, 30, WINDOW, 1, {29}, 20},
+    {true, 30, WINDOW, 2, {27, 18}, 10}, /* the next older one is not whole either */
+    {true, 30, WINDOW, 3, {29, 16, 9}, 0},
+    {true, 30, PAGED, 1, {22}, 20},  /* outside of every window */
+    {true, 10, WINDOW, 1, {8}, 0},   /* no older one */
+    {false, 30, WINDOW, 1, {28}, 0}, /* the window of any shorter position has slid out */
+    {false, 4, WINDOW, 1, {2}, 2},   /* nothing has slid out: all before it is whole */
+};
+
+static void lose(struct api *api, const struct loss *loss)
+{
+    uint32_t model = window_open(api, loss->points);
+    struct abode_session session = api_create(api, model, 1);
+    for (uint32_t row = 0; row < loss->rows;) {
+        const uint32_t step = loss->points ? 10 : loss->rows;
+        append(api, session, step * LENGTH);
+        row += step;
+        if (loss->points) {
+            point(api, session);
+        }
+    }
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+    api_close(api);
+    for (uint32_t i = 0; i < loss->lost_count; i++) {
+        corrupt(api, loss->component, loss->lost[i]);
+    }
+}
+
+static void verify_names_it(struct api *api, const struct loss *loss)
+{
+    struct api_damage damage;
+    assert_int_equal(api_verify(api, &damage), loss->lost_count);
+    assert_int_equal(damage.first.component, loss->component);
+    assert_int_equal(damage.first.token_count, LENGTH);
+    bool named = false;
+    for (uint32_t i = 0; i < loss->lost_count; i++) {
+        named |= damage.first.token_first == (uint64_t)loss->lost[i] * LENGTH;
+    }
+    assert_true(named);
+}
+
+static void one_loss(const struct loss *loss, bool verify)
+{
+    struct api *api;
+    struct api_damage damage;
+    assert_int_equal(api_up((void **)&api), 0);
+    lose(api, loss);
+    (void)window_open(api, loss->points);
+    struct abode_session session = api_find(api, 1);
+    if (verify) {
+        verify_names_it(api, loss);
+    }
+    for (uint32_t again = 0; again < 2; again++) { /* refused, and refused again: nothing moved */
+        assert_int_equal(api_attach(api, session, 0), -ABODE_ECORRUPT);
+        assert_int_equal(api_stat(api, session).attached, 0);
+        assert_int_equal(api_tokens(api, session), loss->rows * LENGTH);
+    }
+    assert_int_equal(api_attach(api, session, ABODE_ATTACH_PREFIX_OK), -ABODE_EPARTIAL);
+    check(api, session, (uint64_t)loss->rows_left * LENGTH);
+    append(api, session, 10 * LENGTH); /* and goes on from there */
+    if (loss->points) {
+        point(api, session);
+    }
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+    api_close(api);
+    (void)window_open(api, loss->points);
+    session = api_find(api, 1);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    check(api, session, (uint64_t)(loss->rows_left + 10) * LENGTH);
+    assert_int_equal(api_verify(api, &damage), 0); /* nobody names the bad ones any more */
+    assert_int_equal(api_down((void **)&api), 0);
+}
+
+static void a_lost_window_gives_the_older_point_or_a_miss(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(losses) / sizeof(*losses); i++) {
+        one_loss(&losses[i], false);
+        one_loss(&losses[i], true);
+    }
+}
+
+/* The newest point needs nothing of the older one's window: that one alone is lost. */
+static void a_lost_window_of_an_older_point_is_that_point_s(void **state)
+{
+    static const struct loss older = {true, 30, WINDOW, 1, {18}, 30};
+    struct api *api = *state;
+    lose(api, &older);
+    (void)window_open(api, true);
+    struct abode_session session = api_find(api, 1);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    check(api, session, 30 * LENGTH);
+    assert_int_equal(api_truncate(api, session, 20 * LENGTH), -ABODE_ECORRUPT);
+    check(api, session, 30 * LENGTH);
+    assert_int_equal(api_truncate(api, session, 10 * LENGTH), 0);
+    check(api, session, 10 * LENGTH);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
@@ -222,6 +341,8 @@ int main(void)
         TEST(a_restored_session_goes_on_far_beyond_its_window),
         TEST(from_one_restore_point_far_to_the_next),
         TEST(a_fork_has_the_window_of_its_position),
+        cmocka_unit_test(a_lost_window_gives_the_older_point_or_a_miss),
+        TEST(a_lost_window_of_an_older_point_is_that_point_s),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
