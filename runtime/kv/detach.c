@@ -300,6 +300,11 @@ static void detach_issue(struct ab_task *task)
         ab_list_remove(&task->link); /* a batch or a commit steps it again */
         return;
     }
+    if (full && task->record != NULL) { /* the places of before are dead then: that may be room */
+        ab_list_remove(&task->link);
+        ab_task_commit(task, part_committed);
+        return;
+    }
     if (full && ab_reclaim_room(task, true)) {
         return;
     }

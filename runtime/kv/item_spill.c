@@ -8,6 +8,9 @@
 #include "kv/session.h"
 #include "kv/transfer.h"
 
+#define ROOM_TRIES \
+    2 /* a sync, a compaction: worth less than the time of those who wait for frames */
+
 static void committed(struct ab_record *record, int status)
 {
     struct ab_task *task = record->context;
@@ -59,7 +62,8 @@ void ab_item_spill_step(struct ab_task *task)
 {
     if (task->phase == AB_PHASE_START) {
         batch_make(task);
-        if (task->status == -ENOSPC && ab_reclaim_room(task, false)) {
+        if (task->status == -ENOSPC && task->room_tries < ROOM_TRIES &&
+            ab_reclaim_room(task, false)) {
             task->status = 0; /* again, when there is room */
             return;
         }

@@ -430,6 +430,7 @@ void ab_batch_done(struct ab_kv *kv, struct ab_batch *batch)
     task->pending--;
     kv->transfer->in_flight--;
     ab_task_runnable(task);
+    ab_transfer_kick(kv); /* moves and a batch came free: the commit may be long in coming */
 }
 
 /* Lock KV held: a restore or copy has ended. */
