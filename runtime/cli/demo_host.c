@@ -84,8 +84,7 @@ int host_breathe(struct host *host, int64_t timeout_ns)
     struct abode_op *finished[POLL_BATCH];
     const uint32_t room = HOST_READY_MAX - host->ready_count;
     const uint32_t capacity = room < POLL_BATCH ? room : POLL_BATCH;
-    const int64_t wait_ns = host->ready_count > 0 ? 0 : timeout_ns;
-    const int count = abode_poll(host->queue, finished, capacity, wait_ns);
+    const int count = abode_poll(host->queue, finished, capacity, timeout_ns);
     if (count < 0) {
         return count;
     }

@@ -18,8 +18,8 @@
 #define ROWS_SEALED_MAX 8        /* by one append of PREFILL_CHUNK_TOKENS */
 #define BREATHE_BYTES (2u << 20) /* work between two looks at the queue: about a millisecond */
 #define COMPLAINTS_MAX 10        /* lines about wrong bytes; all are counted */
-#define RESERVE_TRIES_MAX 5000   /* x RESERVE_WAIT_NS = 10 s */
-#define RESERVE_WAIT_NS 2000000
+#define RESERVE_WAIT_NS 2000000  /* between two tries */
+#define RESERVE_LIMIT_NS (60ull * 1000000000) /* a device that is busy may keep us waiting */
 #define NOTE_MAGIC 0x6e6f7465u
 
 _Static_assert(PREFILL_CHUNK_TOKENS / MODEL_BLOCK_TOKENS + 1 <= ROWS_SEALED_MAX, "rows of a chunk");
@@ -314,22 +314,29 @@ static void span_fill(struct host *host, uint32_t conversation, const struct abo
     host->totals.bytes_filled += (uint64_t)span->token_count * width * planes;
 }
 
-/* Memory may be full of sessions whose frames are about to be freed: wait for that, with a bound. */
+/* Memory may be full of sessions whose frames are about to be freed: true, after a breath, when a
+ * reserve that said `result` is to be tried again. *ret_error: the breath failed. */
+static bool wait_for_frames(struct host *host, int result, uint64_t limit_ns, int *ret_error)
+{
+    const bool again = result == -EAGAIN || (result == -ABODE_EFULL && host->in_flight > 1);
+    *ret_error = 0;
+    if (!again || cli_now_ns() > limit_ns) {
+        return false;
+    }
+    *ret_error = host_breathe(host, RESERVE_WAIT_NS);
+    return *ret_error >= 0;
+}
+
 static int reserve(struct host *host, uint32_t conversation, uint32_t tokens,
                    struct abode_span *ret_spans)
 {
-    for (uint32_t try = 0;; try++) {
-        const int result = abode_append_reserve(host->runtime, host->sessions[conversation].handle,
-                                                tokens, ret_spans, SPANS_MAX);
-        const bool again = result == -EAGAIN || (result == -ABODE_EFULL && host->in_flight > 1);
-        if (!again || try == RESERVE_TRIES_MAX) {
-            return result;
-        }
-        const int breath = host_breathe(host, RESERVE_WAIT_NS);
-        if (breath < 0) {
-            return breath;
-        }
-    }
+    const struct abode_session session = host->sessions[conversation].handle;
+    const uint64_t limit_ns = cli_now_ns() + RESERVE_LIMIT_NS;
+    int result = 0, error = 0;
+    do {
+        result = abode_append_reserve(host->runtime, session, tokens, ret_spans, SPANS_MAX);
+    } while (wait_for_frames(host, result, limit_ns, &error));
+    return error < 0 ? error : result;
 }
 
 static int run_append(struct work *work, uint32_t conversation, uint64_t position, uint32_t tokens)
@@ -386,17 +393,13 @@ static int snapshot_write(struct work *work, uint32_t conversation, uint32_t com
     const size_t size = snapshot_bytes(host, component, token_count);
     const bool host_bytes = component == HYBRID_BYTES;
     void *bytes = NULL;
-    int result = 0;
-    for (uint32_t try = 0; try < RESERVE_TRIES_MAX; try++) {
+    int result = 0, error = 0;
+    const uint64_t limit_ns = cli_now_ns() + RESERVE_LIMIT_NS;
+    do {
         result = abode_snapshot_reserve(host->runtime, session, component, host_bytes ? size : 0,
                                         &bytes);
-        const bool again = result == -EAGAIN || (result == -ABODE_EFULL && host->in_flight > 1);
-        const int breath = again ? host_breathe(host, RESERVE_WAIT_NS) : 0;
-        if (!again || breath < 0) {
-            result = breath < 0 ? breath : result;
-            break;
-        }
-    }
+    } while (wait_for_frames(host, result, limit_ns, &error));
+    result = error < 0 ? error : result;
     if (result < 0) {
         return result;
     }
