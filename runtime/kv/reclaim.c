@@ -56,8 +56,8 @@ static bool evict_if_cold(struct ab_kv *kv, uint32_t stamp_max, uint32_t index, 
     bool here = ab_frame_node(block->frame, ab_frames_per_node(component->frames)) == node;
     const struct ab_frame_info *info = ab_block_frame_info(kv, block);
     if (block->refs > 1 && info->pins > 0 && info->state == AB_FRAME_READY &&
-        (block->flags & AB_BLOCK_MOVING) == 0) {
-        return true; /* an attached session shares it, and will look after it when it detaches */
+        (block->flags & (AB_BLOCK_MOVING | AB_BLOCK_DIRTY)) == 0) {
+        return true; /* an attached session shares it; sweep finds it, should that one be deleted */
     }
     bool hot = ab_block_frame_info(kv, block)->stamp > stamp_max; /* a hotter session shares it */
     if (!here || hot || !frame_is_clean(kv, block)) {

@@ -129,6 +129,37 @@ static void shared_rows_do_not_hide_colder_ones(void **state)
     api_check(api, parent, 1, 64);
 }
 
+/* Rows in memory only, shared with an attached child that is deleted after memory was short: they
+ * are found, and written, although their session had nothing to give while the child had them. */
+static void what_a_child_held_can_be_written_after_it(void **state)
+{
+    struct api *api = *state;
+    small_open(api, 64u << 20);
+    struct abode_session_opts opts = {
+        .struct_size = sizeof(opts), .model = api->paged, .home_node = -1, .durability = ABODE_MEM};
+    struct abode_session parent, child, other;
+    assert_int_equal(abode_session_create(api->runtime, &opts, &parent), 0);
+    for (uint32_t i = 0; i < 10; i++) {
+        assert_int_equal(api_append(api, parent, 1, 160), 0); /* 200 of 256 rows, in the end */
+    }
+    assert_int_equal(abode_session_fork(api->runtime, parent, 1600, NULL, &child), 0);
+    assert_int_equal(api_detach(api, parent, 0), 0);
+    assert_int_equal(abode_session_create(api->runtime, &opts, &other), 0);
+    uint32_t count = 0;
+    while (count < 60 && api_append(api, other, 2, 8) == 0) {
+        count++;
+    }
+    assert_in_range(count, 1, 56); /* the child has the rest */
+    assert_int_equal(abode_session_delete(api->runtime, child), 0);
+    for (; count < 120; count++) {
+        assert_int_equal(api_append(api, other, 2, 8), 0);
+    }
+    api_check(api, other, 2, 960);
+    assert_int_equal(api_detach(api, other, 0), 0);
+    assert_int_equal(api_attach(api, parent, 0), 0);
+    api_check(api, parent, 1, 1600);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
@@ -136,6 +167,7 @@ int main(void)
         TEST(a_full_store_is_no_reason_to_wait),
         TEST(what_nobody_owns_is_forgotten),
         TEST(shared_rows_do_not_hide_colder_ones),
+        TEST(what_a_child_held_can_be_written_after_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
