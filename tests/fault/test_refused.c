@@ -13,15 +13,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -29,26 +24,16 @@
 #include <unistd.h>
 
 #include "fault/differential.h"
+#include "fault/refuse.h"
 
 #define STEPS 400u
 #define RUN_LIMIT_S 120
 #define NOBODY 65534u
 #define MEMLOCK_BYTES 65536u
-#define RULES_MAX 8
-#if defined(__x86_64__)
-#define OUR_ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define OUR_ARCH AUDIT_ARCH_AARCH64
-#endif
 
-struct rule { /* one system call that is refused */
-    uint32_t call;
-    uint32_t flag; /* 0: always; else when this bit is set in the third argument (openat) */
-    int error;
-};
 struct refusal {
     const char *name;
-    struct rule rules[RULES_MAX];
+    struct refuse_rule rules[REFUSE_RULES_MAX];
     uint32_t rule_count;
     const char *base;     /* where the store lies; NULL: the usual temporary directory */
     bool is_unprivileged; /* as nobody, with a small memlock limit */
@@ -142,42 +127,6 @@ static const struct refusal refusals[] = {
 };
 
 /* ---- saying no ----------------------------------------------------------------------------------- */
-
-/* A filter of comparisons: for each rule, the number (and a flag) or on to the next. */
-static int filter_install(const struct refusal *refusal)
-{
-    struct sock_filter code[4 + 4 * RULES_MAX + 1];
-    struct sock_fprog program = {.filter = code};
-    uint16_t used = 0;
-
-    code[used++] =
-        (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
-    code[used++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OUR_ARCH, 1, 0);
-    code[used++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    for (uint32_t index = 0; index < refusal->rule_count; index++) {
-        const struct rule *rule = &refusal->rules[index];
-        uint8_t rest = rule->flag != 0 ? 3 : 1;
-
-        code[used++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                                                    offsetof(struct seccomp_data, nr));
-        code[used++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, rule->call, 0, rest);
-        if (rule->flag != 0) {
-            code[used++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                                                        offsetof(struct seccomp_data, args[2]));
-            code[used++] =
-                (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, rule->flag, 0, 1);
-        }
-        code[used++] = (struct sock_filter)BPF_STMT(
-            BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ((uint32_t)rule->error & SECCOMP_RET_DATA));
-    }
-    code[used++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    program.len = used;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
-        return -errno;
-    }
-    return 0;
-}
 
 static int privileges_drop(const char *path)
 {
@@ -282,7 +231,7 @@ static int child_run(const struct refusal *refusal, const char *path, uint64_t s
     int rc = refusal->is_unprivileged ? privileges_drop(path) : 0;
 
     if (rc == 0 && refusal->rule_count > 0) {
-        rc = filter_install(refusal);
+        rc = refuse(refusal->rules, refusal->rule_count);
     }
     if (rc < 0) {
         (void)snprintf(result->why, sizeof(result->why), "cannot set up the refusal: %s",
