@@ -445,7 +445,10 @@ int64_t ab_os_read_all(const struct ab_os *os, int fd, void *bytes, size_t count
     while (done < count) {
         const int64_t got =
             os->pread(os, fd, (unsigned char *)bytes + done, count - done, offset + done);
-        if (got == -EINTR && ++interrupts <= INTERRUPTS_MAX) {
+        if (got == -EINTR) {
+            if (++interrupts > INTERRUPTS_MAX) {
+                return -EIO;
+            }
             continue;
         }
         if (got < 0) {
@@ -468,7 +471,10 @@ int ab_os_write_all(const struct ab_os *os, int fd, const void *bytes, size_t co
     while (done < count) {
         const int64_t put =
             os->pwrite(os, fd, (const unsigned char *)bytes + done, count - done, offset + done);
-        if (put == -EINTR && ++interrupts <= INTERRUPTS_MAX) {
+        if (put == -EINTR) {
+            if (++interrupts > INTERRUPTS_MAX) {
+                return -EIO;
+            }
             continue;
         }
         if (put < 0) {

@@ -127,16 +127,17 @@ struct ab_os {
 const struct ab_os *ab_os_default(void);
 
 /* A table around another one: what a signal of the host's interrupted is called again, at most 100
- * times. But close has closed then, and is good; poll and ring_enter are not called again (their
- * callers look at the clock), nor are pread, pwrite and ring_result (their callers count). Not moved once in use. */
+ * times; then it has failed: -EIO. But close has closed then, and is good; poll and ring_enter are
+ * not called again (their callers look at the clock), nor are pread, pwrite and ring_result (their
+ * callers count). Not moved once in use. */
 struct ab_os_patient {
     struct ab_os os; /* its address is the table */
     const struct ab_os *inner;
 };
 void ab_os_patient_init(struct ab_os_patient *patient, const struct ab_os *inner);
 
-/* Whole transfers over pread/pwrite: go on after short ones, EINTR is retried (bounded).
- * read_all: the number of bytes before end of file; write_all: 0. */
+/* Whole transfers over pread/pwrite: go on after short ones, EINTR is retried (100 times, then
+ * -EIO). read_all: the number of bytes before end of file; write_all: 0. */
 int64_t ab_os_read_all(const struct ab_os *os, int fd, void *bytes, size_t count,
                        uint64_t offset) AB_MUST_CHECK;
 int ab_os_write_all(const struct ab_os *os, int fd, const void *bytes, size_t count,

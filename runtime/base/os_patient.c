@@ -8,7 +8,7 @@
 
 #include "base/os.h"
 
-#define INTERRUPTS_MAX 100 /* in a row, before a call is given up; a guess */
+#define INTERRUPTS_MAX 100 /* in a row, before a call has failed (-EIO); a guess */
 
 static const struct ab_os *inner_of(const struct ab_os *os)
 {
@@ -24,7 +24,7 @@ static const struct ab_os *inner_of(const struct ab_os *os)
         for (uint32_t i = 0; result == -EINTR && i < INTERRUPTS_MAX; i++) { \
             result = IN->name arguments;                                    \
         }                                                                   \
-        return result;                                                      \
+        return result == -EINTR ? -EIO : result;                            \
     }
 #define ONCE(type, name, parameters, arguments) \
     static type patient_##name parameters       \

@@ -426,7 +426,10 @@ static int piece_absorb(struct ab_io *io, struct ab_io_piece *piece, int64_t res
 {
     if (result == -EINTR || result == -EAGAIN) {
         io->counters.retries++;
-        return ++piece->retries > AB_IO_RETRIES_MAX ? (int)result : 1;
+        if (++piece->retries <= AB_IO_RETRIES_MAX) {
+            return 1;
+        }
+        return result == -EINTR ? -EIO : -EAGAIN;
     }
     if (result < 0) {
         return (int)result;
