@@ -423,10 +423,11 @@ static uint32_t wait_count(const struct ab_io *io, const struct uring *uring)
                                      : AB_MAX(1u, (uint32_t)((io->bytes_started - busy) / mean));
 }
 
-/* Keeps count of refused enters. Interrupted or out of time is not a refusal. */
+/* Keeps count of enters that did nothing. Out of time is not a refusal; interrupted is, if it does
+ * not end: this thread has no signals to take. */
 static void enter_result(struct ab_io *io, struct uring *uring, int rc)
 {
-    if (rc >= 0 || rc == -EINTR || rc == -ETIME) {
+    if (rc >= 0 || rc == -ETIME) {
         uring->enters_failed = 0;
         return;
     }
@@ -436,7 +437,7 @@ static void enter_result(struct ab_io *io, struct uring *uring, int rc)
     uring->enters_failed = 0;
     ab_log(io->log, AB_LOG_ERROR, "io: io_uring_enter: %d, %u requests fail", rc,
            unsubmitted(uring));
-    fail_unsubmitted(io, rc);
+    fail_unsubmitted(io, rc == -EINTR ? -EIO : rc);
     (void)io->os->poll(io->os, uring->wake_fd, POLLIN, BACKOFF_NS);
 }
 
