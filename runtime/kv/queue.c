@@ -14,7 +14,8 @@
 #include "kv/transfer.h"
 
 #define QUEUE_DEPTH_MAX 65536
-#define SIGNAL_TRIES 8 /* an eventfd refuses nothing for long; a guess */
+#define SIGNAL_TRIES 8           /* an eventfd refuses nothing for long; a guess */
+#define SIGNAL_LOST_NS 250000000 /* a poll looks again after so long: it might refuse all */
 
 struct abode_queue {
     struct ab_kv *kv;
@@ -220,13 +221,13 @@ int ab_queue_poll(struct abode_queue *queue, struct abode_op **ret_ops, uint32_t
         if (count > 0 || timeout_ns == 0) {
             return (int)count;
         }
-        int64_t left = -1;
+        int64_t left = SIGNAL_LOST_NS;
         if (timeout_ns > 0) {
             uint64_t now = os->clock_ns(os);
             if (now >= end) {
                 return 0;
             }
-            left = (int64_t)(end - now);
+            left = AB_MIN(left, (int64_t)(end - now));
         }
         if (atomic_load(&queue->pending) == 0 && timeout_ns < 0) {
             return 0; /* nothing can come */

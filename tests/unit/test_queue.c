@@ -139,6 +139,21 @@ static void a_wake_that_fails_once(void **state)
     api_close(api);
 }
 
+/* It refuses for good: a host that polls hears of its ops later, but it hears. */
+static void a_wake_that_always_fails(void **state)
+{
+    struct api *api = *state;
+    api_open(api);
+    struct abode_session session = api_create(api, api->hybrid, 1);
+    fault_os_plan(&api->fault,
+                  (struct fault_plan){
+                      .call = AB_OS_FD_WRITE, .kind = FAULT_ERROR, .error = EIO, .sticky = true});
+    assert_int_equal(api_detach(api, session, 0), 0);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    fault_os_clear(&api->fault);
+    api_close(api);
+}
+
 static void cancel_of_what_is_not_in_flight(void **state)
 {
     struct api *api = *state;
@@ -256,6 +271,7 @@ int main(void)
         TEST(full_queue_refuses),
         TEST(finished_ops_fill_a_queue_until_they_are_taken),
         TEST(a_wake_that_fails_once),
+        TEST(a_wake_that_always_fails),
         TEST(cancel_of_what_is_not_in_flight),
         TEST(cancelled_attach_leaves_detached),
         TEST(timed_out_attach_leaves_detached),
