@@ -251,7 +251,11 @@ static int detach_begin(struct ab_task *task)
     struct ab_kv *kv = task->kv;
     struct ab_session *session = task_session(task);
     task->token_count = ab_session_restore_point(kv, session, session->token_count);
-    if (task->kind == AB_TASK_DETACH && (task->flags & ABODE_DETACH_KEEP) == 0) {
+    /* a detach that found no memory has left its tail: nobody would write it, or free it */
+    const uint32_t rows = ab_rows_of(&kv->models[session->model], task->token_count);
+    const bool has_left_tail = session->state == AB_SESSION_DETACHED && rows < session->row_count;
+    const bool leaves = task->kind == AB_TASK_DETACH && (task->flags & ABODE_DETACH_KEEP) == 0;
+    if (leaves || has_left_tail) {
         struct ab_record *record = ab_record_new(kv);
         if (record == NULL) {
             return -ENOMEM;

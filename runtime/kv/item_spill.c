@@ -78,13 +78,19 @@ void ab_item_spill_step(struct ab_task *task)
         ab_list_remove(&task->link);
         ab_task_commit(task, committed);
     } else {
+        struct ab_kv *kv = task->kv;
+        const bool gave_way = task->status == -ENOSPC || task->status == -EDQUOT;
+        kv->transfer->items_retry_ns =
+            task->status == 0 || gave_way ? 0 : kv->os->clock_ns(kv->os) + SPILL_PAUSE_NS;
         ab_task_finish(task, task->status);
     }
 }
 
 bool ab_spill_items_start(struct ab_kv *kv, const struct ab_component *component)
 {
-    if (ab_reclaim_item_pick(kv, component) == AB_INDEX_NONE) {
+    const uint64_t retry_ns = kv->transfer->items_retry_ns;
+    if ((retry_ns != 0 && kv->os->clock_ns(kv->os) < retry_ns) ||
+        ab_reclaim_item_pick(kv, component) == AB_INDEX_NONE) {
         return false;
     }
     struct ab_task *task = ab_task_own_new(kv, AB_TASK_ITEM_SPILL);

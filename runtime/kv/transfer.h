@@ -188,6 +188,7 @@ struct ab_transfer {
     uint64_t compact_checked_ns;
     int spill_status;        /* of the last spill of a session for its frames */
     uint64_t spill_retry_ns; /* after one that failed, the next one is not tried before */
+    uint64_t items_retry_ns; /* the same for items */
 };
 
 /* Sets kv->transfer. */
