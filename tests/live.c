@@ -13,7 +13,7 @@
 
 #define WAIT_NS 60000000000LL /* far past anything that works; shorter than the runner's limit */
 #define APPEND_TRIES 2000u    /* of 1 ms each */
-#define POLL_TRIES 8u
+#define POLL_PAUSE_NS 1000000
 #define DIRECTORY_DEPTH_MAX 4
 #define SPANS_MAX (2u * (LIVE_ROWS_MAX + 1u))
 
@@ -170,18 +170,22 @@ int live_host_close(struct live_host *host)
 
 int live_wait(struct live_host *host, struct abode_op *op)
 {
+    const struct timespec pause = {.tv_nsec = POLL_PAUSE_NS};
     struct abode_op *done = NULL;
-    int count = -EIO;
+    int count = 0;
 
     /* the op stays in flight when a poll fails, and lies on the caller's stack: ask again */
-    for (uint32_t attempt = 0; attempt < POLL_TRIES && count < 0; attempt++) {
+    for (uint64_t waited = 0; count <= 0 && waited < WAIT_NS; waited += POLL_PAUSE_NS) {
         count = abode_poll(host->queue, &done, 1, WAIT_NS);
+        if (count == 0) {
+            return -ETIME;
+        }
+        if (count < 0) {
+            (void)nanosleep(&pause, NULL);
+        }
     }
     if (count < 0) {
         return count;
-    }
-    if (count == 0) {
-        return -ETIME;
     }
     return done == op ? op->status : -EPROTO;
 }

@@ -1,13 +1,8 @@
 /*
- * sweep_workload.h - the one workload along which test_every_syscall breaks calls.
+ * sweep_workload.h - the canonical workloads along which test_every_syscall breaks calls.
  *
- * Three lives of one store in one process. In the first two, which a fault plan watches, every face
- * of abode.h is used: sessions with all four kinds of state, forks, cuts, spills and restores, cache
- * items, reports. In the third nothing fails any more, and everything must be there.
- *
- * What the store may hold is told by the rows of versions of crash/oracle.h. A call that a fault
- * made fail is a refusal: the host goes on as a host would. Wrong is: a code that no fault explains,
- * state that was promised and is not there, a byte that differs, anything left over after a close.
+ * Lives of one store in one process. In the first ones a fault plan watches the part that the
+ * workload is about; in the last one nothing fails any more, and everything must be there.
  */
 #ifndef FAULT_SWEEP_WORKLOAD_H
 #define FAULT_SWEEP_WORKLOAD_H
@@ -15,11 +10,24 @@
 #include "crash/oracle.h"
 #include "fault_os.h"
 
+enum sweep_workload {
+    SWEEP_OPENING = 0, /* open, recover, read all, go on, close */
+    SWEEP_SESSIONS,    /* append, checkpoint, detach, attach, notes, delete */
+    SWEEP_BRANCHES,    /* fork, truncate */
+    SWEEP_CACHE,       /* put, get, probe, touch, delete */
+    SWEEP_CROWD,       /* more than memory and store hold: evict, spill, compact, make room */
+    SWEEP_REPORTS,     /* statistics, placement, inspect, verify, flush, regions, queues */
+    SWEEP_WORKLOADS
+};
+const char *sweep_workload_name(enum sweep_workload workload);
+
 struct sweep_plan { /* one run */
     const char *path;
+    enum sweep_workload workload;
     uint32_t engine;         /* enum abode_io */
     bool strike;             /* false: a run that counts */
-    struct fault_plan fault; /* counts from before the first open */
+    bool only_verify;        /* the last life alone: those before died in another process */
+    struct fault_plan fault; /* counts from where the watched part begins */
 };
 
 struct sweep_result {        /* in memory shared with the parent: the run may crash or hang */
@@ -29,7 +37,7 @@ struct sweep_result {        /* in memory shared with the parent: the run may cr
     uint32_t refusals; /* calls that failed as they may */
     char refusal_first[LIVE_WHY_MAX];
     uint64_t strikes;
-    uint64_t counts[AB_OS_CALL_COUNT]; /* of the two watched lives */
+    uint64_t counts[AB_OS_CALL_COUNT]; /* of the watched part */
     uint64_t bytes_compared;
     struct oracle oracle;
 };
