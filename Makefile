@@ -1,6 +1,7 @@
 # make               build/abode, build/libabode.a, build/libabode.so.0, build/abode.pc
 # make demo          set up, build, run the main job on this machine with every byte checked
 # make check         set up, build, all tests; the last line counts them
+# make reliability [LONG=1]: the same (or check-long), and what it counted into tests/RELIABILITY.md
 # make check-guest [TOPO="2 4"]: in emulated machines with that many NUMA nodes
 # make check-asan, check-ubsan, check-tsan, check-long, check-style, check-cross
 # make bench, scorecard [ONLY=P1,P3], deps, format, tidy, install [DESTDIR= PREFIX=], uninstall, clean
@@ -130,6 +131,9 @@ check: deps-check
 check-long: deps-check
 	@$(MAKE) --no-print-directory all units
 	@ABODE_LONG=1 $(run_tests)
+# the counts of that run, into tests/RELIABILITY.md
+reliability: $(if $(LONG),check-long,check)
+	@tests/reliability $(BUILD) $(if $(LONG),long)
 check-asan check-ubsan check-tsan: check-%: deps-check
 	@$(MAKE) --no-print-directory check BUILD=$(BUILD)-$* DEBUG=1 \
 		SANITIZE=$(patsubst tsan,thread,$(patsubst ubsan,undefined,$(patsubst asan,address,$*)))
@@ -180,6 +184,6 @@ $(BENCHES) $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard bench/*.c)) $(BUILD)/obj/b
 
 .PRECIOUS: $(BUILD)/obj/%.o
 .PHONY: FORCE all units deps deps-check deps-bench deps-guest demo check check-long check-asan check-ubsan \
-	check-tsan check-guest check-style format tidy check-cross kernel-objects bench scorecard install uninstall clean
+	check-tsan check-guest check-style reliability format tidy check-cross kernel-objects bench scorecard install uninstall clean
 -include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(HELP_OBJECTS:.o=.d) \
 	$(TEST_SOURCES:%.c=$(BUILD)/obj/%.d)
