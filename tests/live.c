@@ -21,7 +21,12 @@ static const struct abode_plane paged_planes[] = {{.bytes_per_block = 32768},
                                                   {.bytes_per_block = 16384}};
 static const struct abode_plane window_planes[] = {{.bytes_per_block = 16384}};
 static const struct abode_plane snapshot_planes[] = {{.bytes_per_block = 24000}};
-static const struct abode_component components[LIVE_COMPONENT_COUNT] = {
+static const struct abode_plane small_paged_planes[] = {{.bytes_per_block = 4096},
+                                                        {.bytes_per_block = 1536}};
+static const struct abode_plane small_window_planes[] = {{.bytes_per_block = 3072}};
+static const struct abode_plane small_snapshot_planes[] = {{.bytes_per_block = 5000}};
+#define SMALL_BYTES_MAX 6000u
+static const struct abode_component large_components[LIVE_COMPONENT_COUNT] = {
     [LIVE_PAGED] = {.kind = ABODE_PAGED, .plane_count = 2, .planes = paged_planes},
     [LIVE_WINDOW] = {.kind = ABODE_WINDOW,
                      .window_tokens = LIVE_WINDOW_TOKENS,
@@ -35,6 +40,47 @@ static const struct abode_component components[LIVE_COMPONENT_COUNT] = {
                     .snapshots_kept = LIVE_SNAPSHOTS_KEPT,
                     .bytes_max = LIVE_BYTES_MAX},
 };
+static const struct abode_component small_components[LIVE_COMPONENT_COUNT] = {
+    [LIVE_PAGED] = {.kind = ABODE_PAGED, .plane_count = 2, .planes = small_paged_planes},
+    [LIVE_WINDOW] = {.kind = ABODE_WINDOW,
+                     .window_tokens = LIVE_WINDOW_TOKENS,
+                     .plane_count = 1,
+                     .planes = small_window_planes},
+    [LIVE_SNAPSHOT] = {.kind = ABODE_SNAPSHOT,
+                       .snapshots_kept = LIVE_SNAPSHOTS_KEPT,
+                       .plane_count = 1,
+                       .planes = small_snapshot_planes},
+    [LIVE_BYTES] = {.kind = ABODE_BYTES,
+                    .snapshots_kept = LIVE_SNAPSHOTS_KEPT,
+                    .bytes_max = SMALL_BYTES_MAX},
+};
+static const struct abode_component *components = large_components;
+static uint32_t bytes_max = LIVE_BYTES_MAX;
+static struct live_tuning tuned;
+
+void live_tune(const struct live_tuning *tuning)
+{
+    tuned = *tuning;
+    components = tuning->is_small ? small_components : large_components;
+    bytes_max = tuning->is_small ? SMALL_BYTES_MAX : LIVE_BYTES_MAX;
+}
+
+static uint32_t snapshot_bytes(void)
+{
+    return components[LIVE_SNAPSHOT].planes[0].bytes_per_block;
+}
+
+/* false: it was the last try */
+static bool pause_between_tries(void)
+{
+    const struct timespec pause = {.tv_nsec = tuned.pause_ns == 0 ? 1000000 : tuned.pause_ns};
+
+    if (tuned.gives_up != NULL && tuned.gives_up()) {
+        return false;
+    }
+    (void)nanosleep(&pause, NULL);
+    return true;
+}
 
 uint64_t live_random(uint64_t *state)
 {
@@ -279,15 +325,12 @@ static void span_fill(const struct abode_view *view, const struct abode_span *sp
 static int reserve_patiently(struct live_host *host, struct abode_session session,
                              uint32_t token_count, struct abode_span spans[SPANS_MAX])
 {
-    const struct timespec pause = {.tv_nsec = 1000000};
-
     for (uint32_t attempt = 0; attempt < APPEND_TRIES; attempt++) {
         int rc = abode_append_reserve(host->runtime, session, token_count, spans, SPANS_MAX);
 
-        if (rc != -EAGAIN) {
+        if (rc != -EAGAIN || !pause_between_tries()) {
             return rc;
         }
-        (void)nanosleep(&pause, NULL);
     }
     return -EAGAIN;
 }
@@ -324,13 +367,12 @@ int live_append(struct live_host *host, struct abode_session session, struct liv
 
 int live_truncate(struct live_host *host, struct abode_session session, uint64_t token_count)
 {
-    const struct timespec pause = {.tv_nsec = 1000000};
     int rc = -EAGAIN;
 
     for (uint32_t attempt = 0; attempt < APPEND_TRIES && rc == -EAGAIN; attempt++) {
         rc = abode_session_truncate(host->runtime, session, token_count);
-        if (rc == -EAGAIN) {
-            (void)nanosleep(&pause, NULL);
+        if (rc == -EAGAIN && !pause_between_tries()) {
+            break;
         }
     }
     return rc;
@@ -339,13 +381,12 @@ int live_truncate(struct live_host *host, struct abode_session session, uint64_t
 int live_fork(struct live_host *host, struct abode_session parent, uint64_t token_count,
               const struct abode_key *name, struct abode_session *ret)
 {
-    const struct timespec pause = {.tv_nsec = 1000000};
     int rc = -EAGAIN;
 
     for (uint32_t attempt = 0; attempt < APPEND_TRIES && rc == -EAGAIN; attempt++) {
         rc = abode_session_fork(host->runtime, parent, token_count, name, ret);
-        if (rc == -EAGAIN) {
-            (void)nanosleep(&pause, NULL);
+        if (rc == -EAGAIN && !pause_between_tries()) {
+            break;
         }
     }
     return rc;
@@ -354,15 +395,12 @@ int live_fork(struct live_host *host, struct abode_session parent, uint64_t toke
 static int snapshot_reserve_patiently(struct live_host *host, struct abode_session session,
                                       uint32_t component, size_t size, void **ret)
 {
-    const struct timespec pause = {.tv_nsec = 1000000};
-
     for (uint32_t attempt = 0; attempt < APPEND_TRIES; attempt++) {
         int rc = abode_snapshot_reserve(host->runtime, session, component, size, ret);
 
-        if (rc != -EAGAIN) {
+        if (rc != -EAGAIN || !pause_between_tries()) {
             return rc;
         }
-        (void)nanosleep(&pause, NULL);
     }
     return -EAGAIN;
 }
@@ -377,7 +415,7 @@ int live_snapshot(struct live_host *host, struct abode_session session, struct l
     if (rc < 0) {
         return rc;
     }
-    content_fill(place_of(stamp, LIVE_SNAPSHOT, 0, 0), bytes, snapshot_planes[0].bytes_per_block);
+    content_fill(place_of(stamp, LIVE_SNAPSHOT, 0, 0), bytes, snapshot_bytes());
     rc = abode_snapshot_commit(host->runtime, session, LIVE_SNAPSHOT);
     if (rc < 0) {
         return rc;
@@ -400,7 +438,7 @@ void live_state_snapshot(struct live_state *state, uint32_t stamp)
 {
     state->restore_point = state->token_count;
     state->snapshot_stamp = stamp;
-    state->bytes_size = 1 + stamp % LIVE_BYTES_MAX;
+    state->bytes_size = 1 + stamp % bytes_max;
 }
 
 void live_state_drop_tail(struct live_state *state)
@@ -556,8 +594,7 @@ int live_compare(struct live_host *host, struct abode_session session,
     if (state->restore_point == 0) {
         return 0;
     }
-    rc = snapshot_compare(host, session, LIVE_SNAPSHOT, state, snapshot_planes[0].bytes_per_block,
-                          ret_why, count);
+    rc = snapshot_compare(host, session, LIVE_SNAPSHOT, state, snapshot_bytes(), ret_why, count);
     if (rc < 0) {
         return rc;
     }
@@ -568,7 +605,7 @@ int live_compare(struct live_host *host, struct abode_session session,
 
 uint32_t live_item_size(uint64_t number)
 {
-    return 1 + (uint32_t)(live_random(&number) % LIVE_BYTES_MAX);
+    return 1 + (uint32_t)(live_random(&number) % bytes_max);
 }
 
 void live_item_fill(uint64_t number, void *bytes)

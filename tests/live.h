@@ -48,6 +48,14 @@ struct live_host {
     uint32_t model;
 };
 
+/* How every live_host of this process works, from before the first one is opened. Zero: as above. */
+struct live_tuning {
+    bool is_small;          /* blocks of a few KiB: for stores that are opened thousands of times */
+    uint32_t pause_ns;      /* between two tries of a call that said -EAGAIN; 0: 1 ms */
+    bool (*gives_up)(void); /* no more tries when it says so; may be NULL */
+};
+void live_tune(const struct live_tuning *tuning);
+
 /* splitmix64: small, seedable, the same everywhere */
 uint64_t live_random(uint64_t *state);
 uint32_t live_random_below(uint64_t *state, uint32_t bound);

@@ -17,6 +17,7 @@ struct abode {
     struct ab_os_patient patient;
     struct ab_poison poison;
     struct ab_log log;
+    uint64_t journal_tail_min;         /* of ab_store_config */
     struct abode_config config;        /* checked, defaults filled; store_paths points to `paths` */
     char *paths[AB_STORE_DEVICES_MAX]; /* copies */
     struct ab_topology *topology;
@@ -31,6 +32,10 @@ struct abode {
 /* As abode_open, over another table of syscalls. Tests fail them one by one. */
 int ab_open_with_os(const struct abode_config *config, const struct ab_os *os,
                     struct abode **ret) AB_MUST_CHECK;
+/* The same, and the journal is checkpointed once it is so long (0: as usual). A test that has little
+ * to say would never see a checkpoint else. */
+int ab_open_with_tail(const struct abode_config *config, const struct ab_os *os,
+                      uint64_t journal_tail_min, struct abode **ret) AB_MUST_CHECK;
 
 /* config.c: copy what the caller's size has, check bounds, fill defaults; the log says what is off */
 int ab_config_take(const struct abode_config *from, struct abode_config *ret) AB_MUST_CHECK;

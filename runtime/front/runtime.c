@@ -17,6 +17,7 @@ static int store_open(struct abode *runtime, const struct abode_config *config)
                                     .bytes_max = config->store_bytes_max,
                                     .create = (config->flags & ABODE_CREATE) != 0,
                                     .read_only = (config->flags & ABODE_READ_ONLY) != 0,
+                                    .journal_tail_min = runtime->journal_tail_min,
                                     .client = {.context = runtime->kv,
                                                .replay = ab_persist_replay,
                                                .checkpoint = ab_persist_checkpoint}};
@@ -116,7 +117,8 @@ static void layers_close(struct abode *runtime)
     ab_topology_close(runtime->topology);
 }
 
-int ab_open_with_os(const struct abode_config *config, const struct ab_os *os, struct abode **ret)
+int ab_open_with_tail(const struct abode_config *config, const struct ab_os *os,
+                      uint64_t journal_tail_min, struct abode **ret)
 {
     if (ret == NULL) {
         return -EINVAL;
@@ -127,6 +129,7 @@ int ab_open_with_os(const struct abode_config *config, const struct ab_os *os, s
     }
     ab_os_patient_init(&runtime->patient, os);
     runtime->os = &runtime->patient.os;
+    runtime->journal_tail_min = journal_tail_min;
     int status = ab_config_take(config, &runtime->config);
     if (status != 0) {
         os->free(os, runtime);
@@ -162,6 +165,11 @@ int ab_open_with_os(const struct abode_config *config, const struct ab_os *os, s
     }
     *ret = runtime;
     return 0;
+}
+
+int ab_open_with_os(const struct abode_config *config, const struct ab_os *os, struct abode **ret)
+{
+    return ab_open_with_tail(config, os, 0, ret);
 }
 
 int abode_open(const struct abode_config *config, struct abode **ret)
