@@ -29,16 +29,16 @@ void oracle_reset(struct oracle *oracle)
     }
 }
 
-void oracle_compact(struct oracle *oracle)
+void oracle_compact(struct oracle *oracle, uint32_t history)
 {
     for (uint32_t index = 0; index < ORACLE_NAMES; index++) {
         struct oracle_name *name = &oracle->names[index];
-        uint32_t first = first_of(name), count = count_of(name);
+        uint32_t kept = first_of(name) < history ? first_of(name) : history;
+        uint32_t gone = first_of(name) - kept, count = count_of(name) - gone;
 
-        memmove(name->versions, name->versions + first,
-                (count - first) * sizeof(name->versions[0]));
-        atomic_store(&name->first, 0);
-        atomic_store(&name->count, count - first);
+        memmove(name->versions, name->versions + gone, count * sizeof(name->versions[0]));
+        atomic_store(&name->first, kept);
+        atomic_store(&name->count, count);
     }
 }
 

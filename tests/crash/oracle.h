@@ -54,8 +54,9 @@ struct oracle {
 
 /* Before first use, and for a fresh store: every name gone, every item absent. */
 void oracle_reset(struct oracle *oracle);
-/* Parent only, the child is dead: room for new versions. */
-void oracle_compact(struct oracle *oracle);
+/* Parent only, the child is dead: room for new versions. The last `history` of those that are no
+ * longer possible stay in front of `first`. */
+void oracle_compact(struct oracle *oracle, uint32_t history);
 bool oracle_name_is_full(const struct oracle_name *name); /* a promise must come next */
 /* Room for one more version; its index. state NULL: gone. */
 uint32_t oracle_push(struct oracle_name *name, const struct live_state *state);

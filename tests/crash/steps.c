@@ -28,9 +28,10 @@ static uint32_t below(struct worker *worker, uint32_t bound)
     return live_random_below(&worker->random, bound);
 }
 
-static bool is_refusal(int rc)
+static bool is_refusal(const struct worker *worker, int rc)
 {
-    return rc == -ABODE_EFULL || rc == -EAGAIN;
+    return rc == -ABODE_EFULL || rc == -EAGAIN ||
+           (rc < 0 && worker->power != NULL && worker->power->excuses(worker->power->context, rc));
 }
 
 void worker_name_key(uint32_t name, struct abode_key *ret)
@@ -52,6 +53,10 @@ int worker_stats_check(struct worker *worker)
 
     if (rc < 0) {
         return worker_wrong(worker, "abode_stats_get: %s", abode_strerror(rc));
+    }
+    if (worker->power != NULL) { /* what was not promised may be damaged, and tells so */
+        worker->stats_last = stats;
+        return 0;
     }
     if (stats.sessions_dropped != 0 || stats.checksum_failures != 0 || stats.io_errors != 0) {
         return worker_wrong(
@@ -84,12 +89,38 @@ static int alive_compare(struct worker *worker, uint32_t index)
                : 0;
 }
 
+const struct oracle_version *worker_version_find(struct worker *worker, uint32_t index,
+                                                 uint64_t token_count, uint32_t oldest,
+                                                 char why[LIVE_WHY_MAX])
+{
+    struct oracle_name *known = &worker->oracle->names[index];
+    char other[LIVE_WHY_MAX];
+    bool is_told = false;
+
+    (void)snprintf(why, LIVE_WHY_MAX, "no version has %llu tokens",
+                   (unsigned long long)token_count);
+    for (uint32_t version = atomic_load(&known->count); version-- > oldest;) {
+        const struct oracle_version *candidate = &known->versions[version];
+
+        if (candidate->gone || candidate->state.token_count != token_count) {
+            continue;
+        }
+        if (live_compare(&worker->host, worker->names[index].session, &candidate->state,
+                         is_told ? other : why, &worker->counts->bytes_verified) == 0) {
+            worker->counts->sessions_newer += version > oldest;
+            return candidate;
+        }
+        is_told = true;
+    }
+    return NULL;
+}
+
 static int attach_finished(struct worker *worker, const struct worker_op *op)
 {
     struct worker_name *name = &worker->names[op->name];
     int rc = op->op.status;
 
-    if (is_refusal(rc)) {
+    if (is_refusal(worker, rc)) {
         worker->counts->refusals++;
         worker->attached_count--;
         return 0;
@@ -103,11 +134,29 @@ static int attach_finished(struct worker *worker, const struct worker_op *op)
     return alive_compare(worker, op->name);
 }
 
+/* An op that was started at this tick has promised DURABLE: deletes before it are for good. */
+static void durable_ended(struct worker *worker, uint64_t tick)
+{
+    oracle_promise_deletes(worker->oracle, tick);
+    for (uint32_t number = 0; number < worker->items_max; number++) {
+        if (worker->item_deletes[number] != 0 && worker->item_deletes[number] < tick) {
+            atomic_store(&worker->oracle->items[number], ORACLE_ABSENT);
+        }
+    }
+}
+
 static int detach_finished(struct worker *worker, const struct worker_op *op)
 {
     struct worker_name *name = &worker->names[op->name];
     struct oracle_name *known = &worker->oracle->names[op->name];
 
+    if (op->kind == OP_DETACH) {
+        live_state_drop_tail(&name->state);
+    }
+    if (is_refusal(worker, op->op.status)) { /* in memory still; the next detach tries again */
+        worker->counts->refusals++;
+        return 0;
+    }
     if (op->op.status < 0) {
         return worker_wrong(worker, "detach of name %u: %s", op->name,
                             abode_strerror(op->op.status));
@@ -115,15 +164,12 @@ static int detach_finished(struct worker *worker, const struct worker_op *op)
     worker->counts->detaches++;
     oracle_note(worker->oracle, op->name, "%s of version %u acknowledged, durability %u",
                 op->kind == OP_KEEP ? "checkpoint" : "detach", op->version, known->durability);
-    if (op->kind == OP_DETACH) {
-        live_state_drop_tail(&name->state);
-    }
-    if (known->durability >= ABODE_WRITTEN) {
+    if (known->durability >= (worker->power != NULL ? ABODE_DURABLE : ABODE_WRITTEN)) {
         oracle_promise(known, op->version);
         worker->counts->promises++;
     }
     if (known->durability == ABODE_DURABLE) {
-        oracle_promise_deletes(worker->oracle, op->tick);
+        durable_ended(worker, op->tick);
     }
     return 0;
 }
@@ -137,6 +183,10 @@ static int item_got(struct worker *worker, const struct abode_item *item, uint32
 {
     uint32_t possible = item_possible(worker, number);
 
+    if (worker->power != NULL && item->status == -ABODE_ECORRUPT && (possible & ORACLE_ABSENT)) {
+        worker->counts->items_damaged++;
+        return 0;
+    }
     if (worker->verifying && (item->status == 0 || item->status == -ENOENT)) {
         atomic_store(&worker->oracle->items[number],
                      possible & (item->status == 0 ? ORACLE_PRESENT : ORACLE_ABSENT));
@@ -157,22 +207,59 @@ static int item_got(struct worker *worker, const struct abode_item *item, uint32
                         possible & ORACLE_PRESENT ? " present" : "");
 }
 
+void worker_events_take(struct worker *worker)
+{
+    struct abode_key left[ORACLE_ITEMS], key;
+    uint64_t lost = 0;
+    int count =
+        abode_cache_events(worker->host.runtime, worker->host.model, left, ORACLE_ITEMS, &lost);
+
+    for (uint32_t number = 0; number < worker->items_max; number++) {
+        bool is_named = lost > 0;
+
+        worker_item_key(number, &key);
+        for (int event = 0; event < count; event++) {
+            is_named |= memcmp(key.bytes, left[event].bytes, sizeof(key.bytes)) == 0;
+        }
+        if (is_named) {
+            (void)atomic_fetch_or(&worker->oracle->items[number], ORACLE_ABSENT);
+        }
+    }
+}
+
+static void item_was_put(struct worker *worker, const struct worker_op *op, uint32_t number)
+{
+    if (worker->power == NULL || op->durability == ABODE_DURABLE) {
+        atomic_store(&worker->oracle->items[number], ORACLE_PRESENT);
+    }
+    worker->counts->items_put++;
+}
+
 static int items_finished(struct worker *worker, const struct worker_op *op)
 {
     worker->items_busy = false;
+    if (worker->power != NULL) {
+        worker_events_take(worker);
+    }
+    if (op->kind == OP_DELETE && is_refusal(worker, op->op.status)) {
+        return 0;
+    }
     if (op->kind == OP_DELETE) {
         if (op->op.status < 0) {
             return worker_wrong(worker, "cache delete: %s", abode_strerror(op->op.status));
         }
         for (uint32_t index = 0; index < op->item_count; index++) {
-            atomic_store(&worker->oracle->items[op->numbers[index]], ORACLE_ABSENT);
+            if (worker->power == NULL) {
+                atomic_store(&worker->oracle->items[op->numbers[index]], ORACLE_ABSENT);
+            }
+            worker->item_deletes[op->numbers[index]] = ++worker->oracle->tick;
         }
         return 0;
     }
     for (uint32_t index = 0; index < op->item_count; index++) {
         int status = op->items[index].status;
 
-        if (op->kind == OP_GET && is_refusal(status)) {
+        if (op->kind == OP_GET && is_refusal(worker, status)) {
             worker->counts->refusals++;
         } else if (op->kind == OP_GET) {
             int rc = item_got(worker, &op->items[index], op->numbers[index]);
@@ -181,14 +268,16 @@ static int items_finished(struct worker *worker, const struct worker_op *op)
                 return rc;
             }
         } else if (status == 0) {
-            atomic_store(&worker->oracle->items[op->numbers[index]], ORACLE_PRESENT);
-            worker->counts->items_put++;
-        } else if (!is_refusal(status)) {
+            item_was_put(worker, op, op->numbers[index]);
+        } else if (!is_refusal(worker, status)) {
             return worker_wrong(worker, "put of item %u: %s", op->numbers[index],
                                 abode_strerror(status));
         } else {
             worker->counts->refusals++;
         }
+    }
+    if (op->kind == OP_PUT && op->op.status == 0 && op->durability == ABODE_DURABLE) {
+        durable_ended(worker, op->tick);
     }
     return 0;
 }
@@ -266,6 +355,9 @@ static int op_started(struct worker *worker, struct worker_op *op, int rc, const
         return 0;
     }
     op->kind = OP_FREE;
+    if (is_refusal(worker, rc)) { /* the name stays busy: nothing more is done with it */
+        return 0;
+    }
     return worker_wrong(worker, "%s of name %u is refused: %s", what, op->name, abode_strerror(rc));
 }
 
@@ -333,6 +425,10 @@ static int create_step(struct worker *worker, uint32_t index)
     known->durability = opts.durability;
     (void)oracle_push(known, &name->state);
     rc = abode_session_create(worker->host.runtime, &opts, &name->session);
+    if (is_refusal(worker, rc)) {
+        oracle_pop(known);
+        return 0;
+    }
     if (rc < 0) {
         return worker_wrong(worker, "create of name %u: %s", index, abode_strerror(rc));
     }
@@ -385,11 +481,11 @@ static int append_step(struct worker *worker, uint32_t index)
             live_state_drop_tail(&before);
             name->older = before;
             name->has_older = before.restore_point > 0;
-        } else if (is_refusal(rc)) {
+        } else if (is_refusal(worker, rc)) {
             oracle_pop(&worker->oracle->names[index]);
         }
     }
-    if (is_refusal(rc)) {
+    if (is_refusal(worker, rc)) {
         worker->counts->refusals++;
         return detach_start(worker, index, 0);
     }
@@ -413,7 +509,7 @@ static int truncate_step(struct worker *worker, uint32_t index)
         return 0;
     }
     rc = live_truncate(&worker->host, name->session, next.token_count);
-    if (is_refusal(rc)) { /* the older state finds no frames */
+    if (is_refusal(worker, rc)) { /* the older state finds no frames */
         if (to_older) {
             oracle_pop(&worker->oracle->names[index]);
         }
@@ -436,7 +532,7 @@ static int truncate_step(struct worker *worker, uint32_t index)
 static int fork_step(struct worker *worker, uint32_t index)
 {
     struct worker_name *parent = &worker->names[index];
-    uint32_t target = below(worker, ORACLE_NAMES);
+    uint32_t target = below(worker, worker->names_max);
     struct worker_name *child = &worker->names[target];
     struct oracle_name *known = &worker->oracle->names[target];
     struct abode_key key;
@@ -453,7 +549,7 @@ static int fork_step(struct worker *worker, uint32_t index)
     known->durability = worker->oracle->names[index].durability;
     (void)oracle_push(known, &state);
     rc = live_fork(&worker->host, parent->session, state.token_count, &key, &session);
-    if (is_refusal(rc)) {
+    if (is_refusal(worker, rc)) {
         oracle_pop(known);
         worker->counts->refusals++;
         return 0;
@@ -526,6 +622,7 @@ static void item_prepare(struct worker *worker, struct worker_op *op, uint32_t s
     if (op->kind == OP_PUT) {
         live_item_fill(number, worker->region_base + item->offset);
         (void)atomic_fetch_or(&worker->oracle->items[number], ORACLE_PRESENT);
+        worker->item_deletes[number] = 0;
     } else if (op->kind == OP_DELETE) {
         (void)atomic_fetch_or(&worker->oracle->items[number], ORACLE_ABSENT);
     } else {
@@ -542,13 +639,16 @@ int worker_items_start(struct worker *worker, enum op_kind kind, uint32_t first,
         return 0;
     }
     worker->items_busy = true;
+    op->durability = worker->power != NULL && kind == OP_PUT && below(worker, 2) == 0
+                         ? ABODE_DURABLE
+                         : ABODE_DURABILITY_DEFAULT;
     op->item_count = count;
     for (uint32_t slot = 0; slot < count; slot++) {
-        item_prepare(worker, op, slot, (first + slot) % ORACLE_ITEMS);
+        item_prepare(worker, op, slot, (first + slot) % worker->items_max);
     }
     if (kind == OP_PUT) {
         rc = abode_cache_put(worker->host.queue, worker->host.model, op->items, count,
-                             ABODE_DURABILITY_DEFAULT, &op->op);
+                             op->durability, &op->op);
     } else if (kind == OP_GET) {
         rc = abode_cache_get(worker->host.queue, worker->host.model, op->items, count, &op->op);
     } else {
@@ -565,18 +665,20 @@ static int items_step(struct worker *worker)
                               dice < 5   ? OP_PUT
                               : dice < 8 ? OP_GET
                                          : OP_DELETE,
-                              below(worker, ORACLE_ITEMS), 1 + below(worker, WORKER_ITEMS_A_CALL));
+                              below(worker, worker->items_max),
+                              1 + below(worker, WORKER_ITEMS_A_CALL));
 }
 
 int worker_work(struct worker *worker)
 {
-    for (uint64_t step = 1;; step++) {
+    for (uint64_t step = 1;
+         worker->power == NULL || !worker->power->is_over(worker->power->context); step++) {
         bool is_full = abode_queue_pending(worker->host.queue) >= WORKER_OPS_MAX;
         int rc = worker_ops_poll(worker, is_full ? WORKER_POLL_NS : 0);
 
         if (rc == 0 && !is_full) {
             rc = below(worker, 8) == 0 ? items_step(worker)
-                                       : session_step(worker, below(worker, ORACLE_NAMES));
+                                       : session_step(worker, below(worker, worker->names_max));
         }
         if (rc == 0 && step % STATS_STEPS == 0) {
             rc = worker_stats_check(worker);
@@ -585,4 +687,5 @@ int worker_work(struct worker *worker)
             return rc;
         }
     }
+    return 0;
 }

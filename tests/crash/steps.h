@@ -17,6 +17,7 @@ struct worker_op {
     enum op_kind kind;
     uint32_t name, version; /* of sessions */
     uint64_t tick;
+    uint32_t durability; /* of a put */
     struct abode_item items[WORKER_ITEMS_A_CALL];
     struct abode_key keys[WORKER_ITEMS_A_CALL];
     uint32_t numbers[WORKER_ITEMS_A_CALL];
@@ -29,7 +30,18 @@ struct worker_name {
     bool has_older; /* the restore point before the newest is kept, and known */
     struct live_state older;
 };
+/* A worker that is not killed with -9 but loses its power, in a process that lives on. */
+struct worker_power {
+    bool (*excuses)(void *context, int rc); /* may an op fail with this, now? */
+    bool (*is_over)(void *context);         /* no more steps */
+    void *context;
+};
 struct worker {
+    const struct worker_power
+        *power; /* NULL: kill -9, where WRITTEN survives too, and nothing fails */
+    uint32_t names_max, items_max; /* that it uses, of ORACLE_NAMES and ORACLE_ITEMS */
+    uint64_t
+        item_deletes[ORACLE_ITEMS]; /* tick of an acknowledged delete with no put since, or 0 */
     struct worker_shared *shared;
     struct oracle *oracle;
     struct worker_counts *counts;
@@ -58,7 +70,14 @@ int worker_stats_check(struct worker *worker);
 int worker_ops_poll(struct worker *worker, int64_t timeout_ns);
 /* Start a cache op on items first, first + 1 ...; does nothing while another is in flight. */
 int worker_items_start(struct worker *worker, enum op_kind kind, uint32_t first, uint32_t count);
-/* Take random steps until killed, or until something is wrong. */
+/* Which of the possible versions has the session that was found? The newest that fits; from the
+ * version `oldest` on. NULL: none, why says of the newest with as many tokens. */
+const struct oracle_version *worker_version_find(struct worker *worker, uint32_t index,
+                                                 uint64_t token_count, uint32_t oldest,
+                                                 char why[LIVE_WHY_MAX]);
+/* Cache items that were given up for room may be absent. */
+void worker_events_take(struct worker *worker);
+/* Take random steps until killed, or until something is wrong, or (power) it is over. */
 int worker_work(struct worker *worker);
 
 #endif

@@ -242,7 +242,7 @@ static int lane_run(uint64_t seed, uint32_t kills_max)
             }
             oracle_reset(&shared->oracle);
         }
-        oracle_compact(&shared->oracle);
+        oracle_compact(&shared->oracle, 0);
         plan_choose(&random, &plan);
         if (failed == 0 && round_run(shared, &plan, &random) != 0) {
             printf("at kill %u, seed %llu; engine %u, %s\n", kills, (unsigned long long)seed,
@@ -251,7 +251,7 @@ static int lane_run(uint64_t seed, uint32_t kills_max)
         }
     }
     if (failed == 0) {
-        oracle_compact(&shared->oracle);
+        oracle_compact(&shared->oracle, 0);
         failed += last_run(shared, path);
     }
     failed += failed == 0 ? coverage_check(shared, kills) : 0;

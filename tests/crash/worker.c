@@ -12,34 +12,6 @@
 
 #define SEGMENT_BYTES (2u << 20)
 
-/* Which of the possible versions is it? The newest that fits; NULL: none, why says of the newest
- * with as many tokens. */
-static const struct oracle_version *version_find(struct worker *worker, uint32_t index,
-                                                 uint64_t token_count, char why[LIVE_WHY_MAX])
-{
-    struct oracle_name *known = &worker->oracle->names[index];
-    uint32_t first = atomic_load(&known->first);
-    char other[LIVE_WHY_MAX];
-    bool is_told = false;
-
-    (void)snprintf(why, LIVE_WHY_MAX, "no version has %llu tokens",
-                   (unsigned long long)token_count);
-    for (uint32_t version = atomic_load(&known->count); version-- > first;) {
-        const struct oracle_version *candidate = &known->versions[version];
-
-        if (candidate->gone || candidate->state.token_count != token_count) {
-            continue;
-        }
-        if (live_compare(&worker->host, worker->names[index].session, &candidate->state,
-                         is_told ? other : why, &worker->counts->bytes_verified) == 0) {
-            worker->counts->sessions_newer += version > first;
-            return candidate;
-        }
-        is_told = true;
-    }
-    return NULL;
-}
-
 static void versions_tell(const struct oracle_name *known, char *text, size_t size)
 {
     size_t used = 0;
@@ -88,7 +60,7 @@ static int name_verify(struct worker *worker, uint32_t index)
         return worker_wrong(worker, "name %u is there but: %s; possible:%s", index,
                             abode_strerror(rc), possible);
     }
-    version = version_find(worker, index, info.token_count, why);
+    version = worker_version_find(worker, index, info.token_count, atomic_load(&known->first), why);
     oracle_note(worker->oracle, index, "found %llx with %llu tokens",
                 (unsigned long long)name->session.raw, (unsigned long long)info.token_count);
     if (version == NULL) {
@@ -203,6 +175,8 @@ int worker_run(struct worker_shared *shared, const struct worker_plan *plan)
     worker = (struct worker){.shared = shared,
                              .oracle = &shared->oracle,
                              .counts = &shared->counts,
+                             .names_max = ORACLE_NAMES,
+                             .items_max = ORACLE_ITEMS,
                              .random = plan->seed,
                              .region_base = region};
     shared->why[0] = '\0';
