@@ -101,7 +101,7 @@ static int target_read(struct walk *walk, const struct target *target)
     int64_t got =
         ab_os_read_all(kv->os, fd, walk->buffer, padded, (uint64_t)target->slot.page * AB_PAGE);
     if (got != (int64_t)padded) {
-        return got < 0 ? (int)got : -EIO;
+        return got < 0 ? (int)got : -ABODE_ECORRUPT; /* the file ends before */
     }
     uint64_t hash[2];
     kv->kernels->checksum(walk->buffer, target->bytes,

@@ -434,8 +434,11 @@ static int piece_absorb(struct ab_io *io, struct ab_io_piece *piece, int64_t res
     if (result < 0) {
         return (int)result;
     }
+    if (result == 0 && piece->request->kind == AB_IO_READ) {
+        return -ABODE_ECORRUPT; /* the file ends before */
+    }
     if (result == 0 || result > piece->bytes) {
-        return -EIO; /* end of file, or a device that takes nothing; more than asked: nonsense */
+        return -EIO; /* a device that takes nothing; more than asked: nonsense */
     }
     uint32_t moved = (uint32_t)result;
     if (moved < piece->bytes) {
@@ -443,7 +446,7 @@ static int piece_absorb(struct ab_io *io, struct ab_io_piece *piece, int64_t res
         io->counters.shorts++;
         moved = (uint32_t)ab_align_down(moved, AB_PAGE);
         if (moved == 0 && ++piece->retries > AB_IO_RETRIES_MAX) {
-            return -EIO; /* the file ends inside this page */
+            return piece->request->kind == AB_IO_READ ? -ABODE_ECORRUPT : -EIO; /* the file's end */
         }
     }
     if (moved > 0) {

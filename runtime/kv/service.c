@@ -170,6 +170,7 @@ static int status_for_host(int status)
     case -EAGAIN:
     case -ECANCELED:
     case -ETIMEDOUT:
+    case -ABODE_ECORRUPT:
         return status;
     default:
         return -EIO;

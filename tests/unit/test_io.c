@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "abode/abode.h"
 #include "base/num.h"
 #include "io_fixture.h"
 
@@ -83,21 +84,22 @@ static void test_end_of_file(void **state)
                      0);
     assert_int_equal(io_transfer(fixture, AB_IO_READ, fixture->buffered, fixture->arena, 8192,
                                  FILE_BYTES - 4096),
-                     -EIO);
+                     -ABODE_ECORRUPT);
     assert_int_equal(
-        io_transfer(fixture, AB_IO_READ, fixture->direct, fixture->arena, 8192, FILE_BYTES), -EIO);
+        io_transfer(fixture, AB_IO_READ, fixture->direct, fixture->arena, 8192, FILE_BYTES),
+        -ABODE_ECORRUPT);
     assert_int_equal(ftruncate(fixture->buffered_fd, (off_t)odd), 0);
     assert_int_equal(
         io_transfer(fixture, AB_IO_READ, fixture->buffered, fixture->arena, 8192, odd - 8192), 0);
     assert_int_equal(
         io_transfer(fixture, AB_IO_READ, fixture->buffered, fixture->arena, 8192, odd - 8191),
-        -EIO);
+        -ABODE_ECORRUPT);
     assert_int_equal(
         io_transfer(fixture, AB_IO_READ, fixture->direct, fixture->arena, 8192, FILE_BYTES - 8192),
-        -EIO);
+        -ABODE_ECORRUPT);
     assert_int_equal(io_transfer(fixture, AB_IO_READ, fixture->buffered, fixture->arena, 3u << 20,
                                  FILE_BYTES - (2u << 20)),
-                     -EIO);
+                     -ABODE_ECORRUPT);
 }
 
 static void test_memfd(void **state)
