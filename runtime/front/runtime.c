@@ -20,14 +20,13 @@ static int store_open(struct abode *runtime, const struct abode_config *config)
                                     .journal_tail_min = runtime->journal_tail_min,
                                     .client = {.context = runtime->kv,
                                                .replay = ab_persist_replay,
+                                               .recovered = ab_persist_recovered,
                                                .checkpoint = ab_persist_checkpoint}};
     int status = ab_store_open(&store, &runtime->store);
     if (status != 0) {
-        runtime->kv->store = NULL; /* replay may have set it */
-        return status;
+        runtime->kv->store = NULL; /* replay has set it */
     }
-    runtime->kv->store = runtime->store;
-    return ab_persist_recovered(runtime->kv);
+    return status;
 }
 
 static int paths_copy(struct abode *runtime)

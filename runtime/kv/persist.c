@@ -7,6 +7,7 @@
  */
 #include "kv/persist.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/num.h"
@@ -68,9 +69,14 @@ static int replay_block_put(struct ab_kv *kv, const struct ab_entry *entry)
     block->component = put->component;
     block->bytes = put->bytes;
     status = ab_store_slot_restore(kv->store, slot, ab_pages(put->bytes), put->generation);
+    if (status == -ENOENT) { /* nobody finds it by key, and sessions that name it are given up */
+        block->flags |= AB_BLOCK_BAD;
+        return 0;
+    }
     if (status != 0) {
         return status;
     }
+    block->flags &= (uint8_t)~AB_BLOCK_BAD;
     block->segment = put->segment;
     block->page = put->page;
     block->checksum = put->checksum[0];
@@ -304,7 +310,9 @@ static void session_refs(struct ab_kv *kv, struct ab_session *session)
     ab_session_stored(kv, session, session->token_count, true);
 }
 
-static void sessions_recover(struct ab_kv *kv)
+/* Those that cannot be whole are deleted in the journal too (record; NULL: read-only): the numbers of
+ * their blocks will be used again, and a later replay would find the blocks of others under them. */
+static void sessions_recover(struct ab_kv *kv, struct ab_record *record)
 {
     kv->session_free = AB_INDEX_NONE;
     kv->session_used = 0;
@@ -318,6 +326,9 @@ static void sessions_recover(struct ab_kv *kv)
         }
         if (found) {
             kv->session_used++; /* release counts it down */
+            if (record != NULL) {
+                ab_record_session_delete(record, i, session->generation);
+            }
             ab_session_release(kv, session);
             continue;
         }
@@ -326,17 +337,18 @@ static void sessions_recover(struct ab_kv *kv)
     }
 }
 
-int ab_persist_recovered(struct ab_kv *kv)
+int ab_persist_recovered(void *context, struct ab_store *store)
 {
-    sessions_recover(kv);
-    if (kv->read_only) {
-        ab_blocks_sweep(kv);
-        return 0;
-    }
-    ab_blocks_sweep(kv);
-    struct ab_record *record = ab_record_new(kv);
-    if (record == NULL) {
+    struct ab_kv *kv = context;
+    kv->store = store;
+    struct ab_record *record = kv->read_only ? NULL : ab_record_new(kv);
+    if (record == NULL && !kv->read_only) {
         return -ENOMEM;
+    }
+    sessions_recover(kv, record);
+    ab_blocks_sweep(kv);
+    if (record == NULL) {
+        return 0;
     }
     int status = 0;
     ab_lock_take(&kv->lock);

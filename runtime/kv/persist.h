@@ -131,6 +131,6 @@ void ab_record_session_delete(struct ab_record *record, uint32_t session, uint32
 int ab_persist_replay(void *kv, struct ab_store *store, const struct ab_entry *entry);
 int64_t ab_persist_checkpoint(void *kv, uint64_t *cursor, void *bytes, size_t capacity);
 /* After replay: count references, free what nobody names. */
-int ab_persist_recovered(struct ab_kv *kv) AB_MUST_CHECK;
+int ab_persist_recovered(void *kv, struct ab_store *store) AB_MUST_CHECK;
 
 #endif

@@ -301,6 +301,8 @@ void ab_record_block_drop(struct ab_record *record, uint32_t index)
         dead_add(record, ab_block_slot(block), ab_pages(block->bytes));
         block->segment = AB_INDEX_NONE;
         kv->block_stored--;
+    } else if ((block->flags & AB_BLOCK_BAD) != 0) {
+        drop_entry(record, index); /* its file is missing: the journal names it still */
     }
     ab_block_free(kv, index);
 }

@@ -230,12 +230,15 @@ void ab_store_drop(struct ab_store *store, struct ab_slot slot, uint32_t pages)
 int ab_store_slot_restore(struct ab_store *store, struct ab_slot slot, uint32_t pages,
                           uint32_t generation)
 {
+    if (slot.segment >= store->segment_max && slot.segment < AB_STORE_SEGMENTS_MAX) {
+        return -ENOENT;
+    }
     if (!slot_is_inside(store, slot, pages)) {
         return -ABODE_ECORRUPT;
     }
     ab_lock_take(&store->lock);
     struct ab_segment *entry = &store->segments[slot.segment];
-    int result = -ABODE_ECORRUPT;
+    int result = entry->present ? -ABODE_ECORRUPT : -ENOENT;
     if (entry->present && generation != 0 &&
         atomic_load_explicit(&entry->generation, memory_order_relaxed) == generation &&
         pages <= store->segment_pages - entry->live) {

@@ -129,10 +129,21 @@ static void segments_free(struct ab_store *store)
     map_free(store->os, store->segments, store->segment_max * sizeof(*store->segments));
 }
 
+/* What the client committed when it had recovered, and no committer came to it. */
+static void inbox_refuse(struct ab_store *store)
+{
+    for (struct ab_list *link = ab_list_pop_front(&store->inbox); link != NULL;
+         link = ab_list_pop_front(&store->inbox)) {
+        struct ab_commit *commit = ab_list_entry(link, struct ab_commit, link);
+        commit->done(commit, -EIO);
+    }
+}
+
 static void store_free(struct ab_store *store)
 {
     const struct ab_os *os = store->os;
     threads_stop(store);
+    inbox_refuse(store);
     ab_journal_close(&store->journal);
     ab_journal_close(&store->switching.journal);
     segments_free(store);
@@ -150,6 +161,9 @@ static int store_begin(struct ab_store *store, const struct ab_store_config *con
 {
     int result = ab_dirs_open(store, config);
     result = result < 0 ? result : ab_store_recover(store, config);
+    if (result >= 0 && store->client.recovered != NULL) {
+        result = store->client.recovered(store->client.context, store);
+    }
     if (result < 0 || store->read_only) {
         return result;
     }

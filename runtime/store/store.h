@@ -52,6 +52,10 @@ struct ab_store_client {
     /* inside ab_store_open, in order, in its thread; may call ab_store_slot_restore and
      * ab_store_drop on `store`. negative: the store does not open */
     int (*replay)(void *context, struct ab_store *store, const struct ab_entry *entry);
+    /* inside ab_store_open, when all has been replayed; may commit. Nothing is asked of the client
+     * before it has returned, a checkpoint least of all. negative: the store does not open. May be
+     * NULL */
+    int (*recovered)(void *context, struct ab_store *store);
     /* committer thread: write the client's state from *cursor on (0 = start) into bytes, whole
      * entries, at most capacity (>= AB_ENTRY_SIZE_MAX); move *cursor on, UINT64_MAX = all said.
      * Returns the size. It says exactly the state whose commits are done: nothing that waits for
@@ -129,7 +133,7 @@ void ab_store_publish(struct ab_store *store, struct ab_slot slot, uint32_t page
 void ab_store_abandon(struct ab_store *store, struct ab_slot slot, uint32_t pages);
 /* Live pages that no committed entry names any more. */
 void ab_store_drop(struct ab_store *store, struct ab_slot slot, uint32_t pages);
-/* Replay only: this slot is live. -ABODE_ECORRUPT: no such place, or its file is missing. Dropped
+/* Replay only: this slot is live. -ABODE_ECORRUPT: no such place; -ENOENT: its file is missing. Dropped
  * again by ab_store_drop, also in replay. */
 int ab_store_slot_restore(struct ab_store *store, struct ab_slot slot, uint32_t pages,
                           uint32_t generation) AB_MUST_CHECK;

@@ -122,7 +122,7 @@ static void places_of_replay_have_bounds(void **state)
         {{segment, 2}, 1, generation + 1, -ABODE_ECORRUPT},
         {{segment, 2}, 1, 0, -ABODE_ECORRUPT},
         {{segment, 1}, SEGMENT_PAGES - 1, generation, -ABODE_ECORRUPT}, /* more than there are */
-        {{segment + 50, 1}, 1, 0, -ABODE_ECORRUPT},
+        {{segment + 50, 1}, 1, 0, -ENOENT},                             /* no such file */
         {{UINT32_MAX, 1}, 1, generation, -ABODE_ECORRUPT},
     };
     for (uint32_t i = 0; i < AB_COUNT(cases); i++) {
