@@ -4,6 +4,9 @@
  *   inbox -> group -> check -> sync the data (DURABLE) -> append -> sync the journal -> done
  *                                  law 1: bytes before the record that points at them
  *
+ * The data is that of the group and that of all WRITTEN commits since it was last synced: a record
+ * that is DURABLE may name blocks that were spilled with less.
+ *
  * A group is what is queued when the committer looks. It waits for more only where more is to be
  * expected: the last group was larger than what is queued now, and commits keep arriving. A lone
  * commit never waits; a sync in progress gathers the next group by itself.
@@ -178,9 +181,51 @@ static int segment_sync(struct ab_store *store, uint32_t segment)
             ab_segment_suspect(store, segment, result);
         }
     }
+    store->unsynced_lost |= result < 0 && entry->unsynced;
     entry->sync_group = store->group_number;
     entry->sync_status = result < 0 ? -EIO : 0;
     return entry->sync_status;
+}
+
+void ab_segment_unsynced(struct ab_store *store, uint32_t segment)
+{
+    struct ab_segment *entry = &store->segments[segment];
+    if (!entry->unsynced) {
+        entry->unsynced = true;
+        entry->unsynced_next = store->unsynced_first;
+        store->unsynced_first = segment;
+    }
+}
+
+/* What is promised DURABLE may rest on blocks that were spilled WRITTEN before, for want of memory,
+ * and which ones only the client knows. So all of them are synced. One that fails has lost bytes, and
+ * nobody can tell any more which promise is safe. */
+int ab_unsynced_sync(struct ab_store *store)
+{
+    const bool was_lost = store->unsynced_lost;
+    while (store->unsynced_first != AB_INDEX_NONE) { /* ends: each round takes one off */
+        struct ab_segment *entry = &store->segments[store->unsynced_first];
+        (void)segment_sync(store, store->unsynced_first); /* unsynced_lost notes a failure */
+        store->unsynced_first = entry->unsynced_next;
+        entry->unsynced = false;
+    }
+    if (store->unsynced_lost && !was_lost) {
+        ab_log(store->log, AB_LOG_ERROR,
+               "store: %s: bytes that were written before a failed sync may be lost: nothing is "
+               "promised to survive a power loss any more. Look at the disk, then open again",
+               store->dirs[0].path);
+    }
+    return store->unsynced_lost ? -EIO : 0;
+}
+
+static bool group_wants_sync(const struct ab_store *store)
+{
+    for (uint32_t i = 0; i < store->group_count; i++) {
+        if (store->group_status[i] == 0 && store->group[i]->promise == AB_PROMISE_DURABLE) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void group_sync_data(struct ab_store *store)
@@ -195,6 +240,13 @@ static void group_sync_data(struct ab_store *store)
             has_failed |= store->group_status[i] < 0;
         }
     }
+    const bool none_durable = group_wants_sync(store) && ab_unsynced_sync(store) < 0;
+    for (uint32_t i = 0; none_durable && i < store->group_count; i++) {
+        if (store->group_status[i] == 0 && store->group[i]->promise == AB_PROMISE_DURABLE) {
+            store->group_status[i] = -EIO;
+        }
+    }
+    has_failed |= none_durable;
     /* A sync that failed may have lost what a WRITTEN commit of this group named as well. */
     for (uint32_t i = 0; has_failed && i < store->group_count; i++) {
         if (store->group_status[i] == 0) {
@@ -237,13 +289,17 @@ static size_t put_announcements(struct ab_store *store, const struct ab_commit *
     return count * sizeof(*entries);
 }
 
-static void mark_announced(struct ab_store *store, uint32_t first, uint32_t end)
+static void mark_named(struct ab_store *store, uint32_t first, uint32_t end)
 {
     ab_lock_take(&store->lock);
     for (uint32_t i = first; i < end; i++) {
         const struct ab_commit *commit = store->group[i];
         for (uint32_t k = 0; commit_has_entries(store, i) && k < commit->segment_count; k++) {
-            store->segments[commit->segments[k]].announced = true;
+            struct ab_segment *entry = &store->segments[commit->segments[k]];
+            entry->announced = true;
+            if (entry->sync_group != store->group_number) { /* WRITTEN, and not synced by others */
+                ab_segment_unsynced(store, commit->segments[k]);
+            }
         }
     }
     ab_lock_drop(&store->lock);
@@ -274,7 +330,7 @@ static int append_range(struct ab_store *store, uint32_t first, uint32_t end)
     }
     if (result == 0) {
         ab_checkpoint_mirror(store, AB_RECORD_COMMIT, size);
-        mark_announced(store, first, end);
+        mark_named(store, first, end);
     }
     return result;
 }
@@ -353,16 +409,6 @@ static void journal_broke(struct ab_store *store, int status, uint64_t group_off
         /* Take the group back out of the file, as well as this disk still can. */
         (void)store->os->ftruncate(store->os, store->journal.fd, group_offset);
     }
-}
-
-static bool group_wants_sync(const struct ab_store *store)
-{
-    for (uint32_t i = 0; i < store->group_count; i++) {
-        if (store->group_status[i] == 0 && store->group[i]->promise == AB_PROMISE_DURABLE) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* 0, or why nothing may be committed now. */

@@ -31,6 +31,7 @@ struct recovery {
     uint64_t entries;
     struct ab_disk_segment_entry hints[HINTS_MAX]; /* of the last record, if that is a close */
     uint32_t hint_count;
+    bool is_closed; /* the last record is a close: all that is named has been synced */
 };
 
 /* ---- segment files ---- */
@@ -233,6 +234,7 @@ static int record_apply(void *context, const struct ab_disk_record *record, cons
         return -ABODE_ECORRUPT;
     }
     recovery->hint_count = 0; /* a close counts only if nothing follows it */
+    recovery->is_closed = record->kind == AB_RECORD_CLOSE;
     for (uint32_t at = 0; at < record->size;) {
         const struct ab_entry *entry = ab_entry_at(payload + at);
         const int result = entry_apply(recovery, entry, record->kind == AB_RECORD_CLOSE);
@@ -316,6 +318,9 @@ static void segment_judge(struct recovery *recovery, uint32_t index)
     segment->used = store->segment_pages;
     if (segment->live > 0) {
         ab_segment_state_set(store, index, AB_SEGMENT_SEALED);
+        if (!store->read_only && !recovery->is_closed) {
+            ab_segment_unsynced(store, index); /* a killed process may not have come to it */
+        }
     } else {
         segment->prepared = true; /* it has been in use */
         ab_segment_free_push(store, index);

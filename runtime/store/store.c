@@ -194,6 +194,7 @@ int ab_store_open(const struct ab_store_config *config, struct ab_store **ret)
         config->journal_tail_min == 0 ? AB_JOURNAL_TAIL_MIN : config->journal_tail_min;
     store->journal.fd = -1;
     store->switching.journal.fd = -1;
+    store->unsynced_first = AB_INDEX_NONE;
     ab_list_init(&store->inbox);
     result = locks_make(store);
     if (result < 0) {
@@ -246,7 +247,9 @@ void ab_store_close(struct ab_store *store)
     }
     threads_stop(store);
     if (!store->read_only && atomic_load_explicit(&store->failed, memory_order_relaxed) == 0) {
-        const int result = close_record(store);
+        store->group_number++; /* what this group has synced is synced */
+        int result = ab_unsynced_sync(store);
+        result = result < 0 ? result : close_record(store);
         if (result < 0) {
             ab_log(store->log, AB_LOG_WARNING,
                    "store: %s: not closed cleanly (%s): the next open is as after a crash; what "

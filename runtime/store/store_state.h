@@ -59,6 +59,8 @@ struct ab_segment {
     uint64_t empty_tick;         /* EMPTY: usable when the durable tick is not below */
     uint64_t sync_group;         /* committer: the group that it was last synced for ... */
     int sync_status;             /* ... and what came of it */
+    bool unsynced;               /* WRITTEN commits have named it since its last sync (committer) */
+    uint32_t unsynced_next;      /* in that list */
 };
 
 struct ab_store_dir {
@@ -148,6 +150,9 @@ struct ab_store {
     bool is_behind; /* the journal, until it was renewed; the committer's */
     struct ab_thread *committer;
 
+    uint32_t unsynced_first; /* segments that have to be synced before DURABLE can be promised */
+    bool unsynced_lost;      /* such a sync failed: nothing is DURABLE before the next open */
+
     struct ab_journal journal; /* the active one */
     struct ab_switch switching;
     uint64_t journal_bytes_before; /* written to journals that are closed */
@@ -228,6 +233,9 @@ void ab_checkpoint_mirror(struct ab_store *store, enum ab_record_kind kind, size
 void ab_store_fail(struct ab_store *store, int status, const char *why);
 
 /* ---- commit.c, prepare.c ---- */
+/* The committer's (or open's and close's): bytes of this segment may not be durable yet. */
+void ab_segment_unsynced(struct ab_store *store, uint32_t segment);
+int ab_unsynced_sync(struct ab_store *store) AB_MUST_CHECK; /* all of them */
 void ab_committer_run(void *store);
 void ab_committer_kick(struct ab_store *store); /* wants a journal sync; `lock` may be held */
 void ab_preparer_run(void *store);
