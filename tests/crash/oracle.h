@@ -24,7 +24,7 @@
 #include "live.h"
 
 #define ORACLE_NAMES 28u
-#define ORACLE_VERSIONS 40u
+#define ORACLE_VERSIONS 160u
 #define ORACLE_ITEMS 64u
 #define ORACLE_NOT_DELETED UINT64_MAX
 #define ORACLE_EVENTS 24u

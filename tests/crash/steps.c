@@ -134,17 +134,6 @@ static int attach_finished(struct worker *worker, const struct worker_op *op)
     return alive_compare(worker, op->name);
 }
 
-/* An op that was started at this tick has promised DURABLE: deletes before it are for good. */
-static void durable_ended(struct worker *worker, uint64_t tick)
-{
-    oracle_promise_deletes(worker->oracle, tick);
-    for (uint32_t number = 0; number < worker->items_max; number++) {
-        if (worker->item_deletes[number] != 0 && worker->item_deletes[number] < tick) {
-            atomic_store(&worker->oracle->items[number], ORACLE_ABSENT);
-        }
-    }
-}
-
 static int detach_finished(struct worker *worker, const struct worker_op *op)
 {
     struct worker_name *name = &worker->names[op->name];
@@ -169,7 +158,7 @@ static int detach_finished(struct worker *worker, const struct worker_op *op)
         worker->counts->promises++;
     }
     if (known->durability == ABODE_DURABLE) {
-        durable_ended(worker, op->tick);
+        oracle_promise_deletes(worker->oracle, op->tick);
     }
     return 0;
 }
@@ -252,7 +241,6 @@ static int items_finished(struct worker *worker, const struct worker_op *op)
             if (worker->power == NULL) {
                 atomic_store(&worker->oracle->items[op->numbers[index]], ORACLE_ABSENT);
             }
-            worker->item_deletes[op->numbers[index]] = ++worker->oracle->tick;
         }
         return 0;
     }
@@ -277,7 +265,7 @@ static int items_finished(struct worker *worker, const struct worker_op *op)
         }
     }
     if (op->kind == OP_PUT && op->op.status == 0 && op->durability == ABODE_DURABLE) {
-        durable_ended(worker, op->tick);
+        oracle_promise_deletes(worker->oracle, op->tick);
     }
     return 0;
 }
@@ -622,7 +610,6 @@ static void item_prepare(struct worker *worker, struct worker_op *op, uint32_t s
     if (op->kind == OP_PUT) {
         live_item_fill(number, worker->region_base + item->offset);
         (void)atomic_fetch_or(&worker->oracle->items[number], ORACLE_PRESENT);
-        worker->item_deletes[number] = 0;
     } else if (op->kind == OP_DELETE) {
         (void)atomic_fetch_or(&worker->oracle->items[number], ORACLE_ABSENT);
     } else {

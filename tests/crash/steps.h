@@ -40,8 +40,6 @@ struct worker {
     const struct worker_power
         *power; /* NULL: kill -9, where WRITTEN survives too, and nothing fails */
     uint32_t names_max, items_max; /* that it uses, of ORACLE_NAMES and ORACLE_ITEMS */
-    uint64_t
-        item_deletes[ORACLE_ITEMS]; /* tick of an acknowledged delete with no put since, or 0 */
     struct worker_shared *shared;
     struct oracle *oracle;
     struct worker_counts *counts;

@@ -53,7 +53,7 @@ struct sim_fd {
 };
 struct sim_disk {
     struct ab_os os;              /* give its address to the code under test */
-    bool (*watch)(void *context); /* called with no lock of the disk held; may be NULL */
+    bool (*watch)(void *context); /* may be NULL; the caller's locks are held */
     void *watch_context;
     atomic_bool is_off;
     pthread_mutex_t mutex; /* guards all below */
