@@ -2,19 +2,16 @@
 #include "sim/power_world.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "front/front.h"
+#include "sim/sim_host.h"
 
 #define LIVES 16u
 #define NAMES 10u
 #define ITEMS 16u
-#define MEMORY_BYTES (2u << 20)
-#define STORE_BYTES (4u << 20)
-#define SEGMENT_BYTES (1u << 20)
 #define HISTORY 130u
 #define NAPS_MAX 10000u
 
@@ -101,7 +98,6 @@ __attribute__((no_sanitize("thread"))) static bool compaction_runs(void *context
 
 static int host_open(struct world *world)
 {
-    static const char *const paths[] = {SIM_MOUNT "/store"};
     struct worker *worker = &world->worker;
     struct abode_region region = {.struct_size = sizeof(region), .node = -1};
     struct abode_config config;
@@ -109,19 +105,7 @@ static int host_open(struct world *world)
     int rc;
 
     doing(world, "open");
-    abode_config_init(&config);
-    config.log = live_log;
-    config.flags = ABODE_CREATE | ABODE_KEEP_KEYS;
-    config.memory_bytes_max = MEMORY_BYTES;
-    config.store_bytes_max = STORE_BYTES;
-    config.segment_bytes = SEGMENT_BYTES;
-    config.store_paths = paths;
-    config.store_path_count = 1;
-    config.session_count_max = 32;
-    config.block_count_max = 4096;
-    config.io = ABODE_IO_SYNC;
-    config.huge = ABODE_HUGE_NONE;
-    config.topology = "synthetic:NUMANode:1 core:1 pu:1";
+    sim_config_init(&config);
     rc = ab_open_with_tail(&config, &worker->fault.os, world->journal_tail_min, &runtime);
     if (rc < 0) {
         return rc;
@@ -581,17 +565,6 @@ static int lives_run(struct world *world)
     return rc;
 }
 
-static int store_mount(struct world *world)
-{
-    const struct ab_os *os = &world->disk.os;
-    int fd;
-    int rc = os->mkdirat(os, AT_FDCWD, SIM_MOUNT "/store", 0700);
-
-    fd = rc < 0 ? rc : os->openat(os, AT_FDCWD, SIM_MOUNT, O_RDONLY | O_DIRECTORY, 0);
-    rc = fd < 0 ? fd : os->fsync(os, fd);
-    return fd < 0 ? rc : os->close(os, fd);
-}
-
 static void work_add(struct worker_counts *sum, const struct worker_counts *more)
 {
     uint64_t *to = (uint64_t *)sum;
@@ -631,7 +604,7 @@ int power_world_run(uint64_t seed, struct power_result *result)
     world->disk.watch = compaction_runs;
     world->disk.watch_context = world;
     fault_os_init(&world->worker.fault, &world->disk.os);
-    rc = store_mount(world);
+    rc = sim_store_mount(&world->disk);
     rc = rc < 0 ? worker_wrong(&world->worker, "mount: %s", abode_strerror(rc)) : lives_run(world);
     if (rc < 0) {
         (void)snprintf(result->why, sizeof(result->why), "%s", world->shared.why);

@@ -378,13 +378,17 @@ static int64_t sim_pread(const struct ab_os *os, int fd, void *bytes, size_t cou
     }
     lock(disk);
     const struct sim_fd *own = fd_of(disk, fd);
-    if (own == NULL || is_misaligned(own, bytes, count, offset)) {
-        return unlocked(disk, own == NULL ? -EIO : -EINVAL);
+    if (own == NULL) {
+        return unlocked(disk, -EIO);
     }
     const struct sim_file *file = &disk->image.files[own->file];
-    if (offset >= file->size) {
-        count = 0;
-    } else if (count > file->size - offset) {
+    if (offset >= file->size) { /* looked at first, as Linux does */
+        return unlocked(disk, 0);
+    }
+    if (is_misaligned(own, bytes, count, offset)) {
+        return unlocked(disk, -EINVAL);
+    }
+    if (count > file->size - offset) {
         count = file->size - offset;
     }
     sim_file_read(file, bytes, count, offset);

@@ -299,6 +299,16 @@ void sim_file_sync_fail(struct sim_file *file, uint64_t seed)
     }
 }
 
+void sim_file_damage(struct sim_file *file, uint32_t index, const void *bytes)
+{
+    struct sim_page *page = page_make(bytes);
+
+    pages_reach(file, index + 1);
+    page_put(&file->current[index], page);
+    page_put(&file->durable[index], page);
+    page_drop(page);
+}
+
 /* ---- names ---------------------------------------------------------------------------------------- */
 
 static uint32_t name_place(const struct sim_names *names, uint32_t directory, const char *text)
@@ -497,6 +507,17 @@ void sim_image_clone(struct sim_image *image, const struct sim_image *source)
             to->current[page] = page_hold(from->durable[page]);
             to->durable[page] = page_hold(from->durable[page]);
             to->older[page] = page_hold(from->older[page]);
+        }
+    }
+}
+
+void sim_image_sync(struct sim_image *image)
+{
+    for (uint32_t index = 0; index < SIM_FILES_MAX; index++) {
+        if (image->files[index].is_directory) {
+            sim_directory_sync(image, index);
+        } else if (image->files[index].is_used) {
+            sim_file_sync(image, &image->files[index]);
         }
     }
 }

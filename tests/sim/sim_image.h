@@ -104,6 +104,10 @@ void sim_file_sync(struct sim_image *image, struct sim_file *file);
 void sim_file_sync_fail(struct sim_file *file, uint64_t seed);
 void sim_directory_sync(struct sim_image *image, uint32_t directory);
 
+/* Damage at rest: a page of the platter, and of the cache, is something else from now on. */
+void sim_file_damage(struct sim_file *file, uint32_t index, const void *bytes);
+/* Everything in limbo is durable now. */
+void sim_image_sync(struct sim_image *image);
 /* Power is lost, and comes back: the durable image and what luck keeps is all there is. */
 void sim_image_cut(struct sim_image *image, uint64_t seed);
 
