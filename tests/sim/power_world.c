@@ -207,12 +207,16 @@ static int name_delete(struct world *world, uint32_t index)
     return rc < 0 ? name_wrong(world, index, "is not deleted", rc) : 0;
 }
 
-/* Attach has said that bytes are lost: what is left of it must be a state that was, or nothing. */
+/* Attach has said that bytes are lost: what is left of it must be a state that was, or nothing. The
+ * journal hears that it is shorter now, and then that it is deleted: either may be what is found next. */
 static int damaged_take(struct world *world, uint32_t index)
 {
     struct worker *worker = &world->worker;
+    struct oracle_name *known = &worker->oracle->names[index];
     struct abode_session session = worker->names[index].session;
     struct abode_session_info info = {.struct_size = sizeof(info)};
+    const struct oracle_version *version = NULL;
+    struct live_state shorter = {0};
     char why[LIVE_WHY_MAX];
     int rc = live_attach(&worker->host, session, -1, ABODE_ATTACH_PREFIX_OK);
 
@@ -225,10 +229,15 @@ static int damaged_take(struct world *world, uint32_t index)
     if (rc < 0) {
         return name_wrong(world, index, "has no facts", rc);
     }
-    if (info.token_count > 0 &&
-        worker_version_find(worker, index, info.token_count, 0, why) == NULL) {
-        return name_wrong(world, index, why, -EBADMSG);
+    if (info.token_count > 0) {
+        version = worker_version_find(worker, index, info.token_count, 0, why);
+        if (version == NULL) {
+            return name_wrong(world, index, why, -EBADMSG);
+        }
+        shorter = version->state;
+        known->durability = version->durability;
     }
+    (void)oracle_push(known, &shorter);
     return name_delete(world, index);
 }
 
