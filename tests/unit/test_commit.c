@@ -306,6 +306,66 @@ static void a_failed_data_sync_fails_only_who_named_the_segment(void **state)
     store_client_close(client);
 }
 
+/* A session's rows may have been spilled WRITTEN before; then its DURABLE commit names none of their
+ * segments, and rests on them all the same. */
+static void a_durable_commit_syncs_what_was_written_before(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store_client *client = &fixture->client;
+    open_ok(fixture);
+    assert_int_equal(store_client_put(client, 0, 1, 1, AB_PROMISE_WRITTEN), 0);
+    const uint64_t syncs = ab_store_stats(client->store).data_syncs;
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_WRITTEN), 0);
+    assert_int_equal(ab_store_stats(client->store).data_syncs, syncs);
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_DURABLE), 0);
+    assert_int_equal(ab_store_stats(client->store).data_syncs, syncs + 1);
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_DURABLE), 0); /* nothing new */
+    assert_int_equal(ab_store_stats(client->store).data_syncs, syncs + 1);
+    assert_int_equal(store_client_put(client, 0, 2, 1, AB_PROMISE_WRITTEN), 0);
+    data_sync_fails_for(fixture, client->keys[0].slot.segment);
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_DURABLE), -EIO);
+    data_sync_fails_for(fixture, AB_INDEX_NONE);
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_DURABLE), -EIO); /* lost is lost */
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_WRITTEN), 0);
+    reopen(fixture);
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_DURABLE), 0);
+    store_client_close(client);
+}
+
+static uint32_t checkpoints_while_recovering;
+
+static int recover_slowly(void *context, struct ab_store *store)
+{
+    const struct store_client *client = context;
+    (void)store;
+    usleep(30000);
+    checkpoints_while_recovering = client->checkpoints;
+    return 0;
+}
+
+/* One that is due at once must find the client's state, and not what replay has left half done. */
+static void no_checkpoint_before_the_client_has_recovered(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store_client *client = &fixture->client;
+    open_ok(fixture);
+    for (uint32_t i = 0; i < 20; i++) {
+        assert_int_equal(store_client_put(client, i, i, 1, AB_PROMISE_DURABLE), 0);
+    }
+    store_client_close(client);
+    struct ab_store_config config = store_client_config(client, &fixture->path, 1);
+    config.journal_tail_min = 4096;
+    config.client.recovered = recover_slowly;
+    client->checkpoints = 0;
+    checkpoints_while_recovering = UINT32_MAX;
+    assert_int_equal(store_client_open(client, &config), 0);
+    assert_int_equal(checkpoints_while_recovering, 0);
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_DURABLE), 0);
+    assert_int_equal(store_client_verify(client), 0);
+    store_client_close(client);
+    assert_true(client->checkpoints > 0);
+}
+
 static void a_broken_journal_is_replaced(void **state)
 {
     struct fixture *fixture = *state;
@@ -551,6 +611,8 @@ int main(void)
         CASE(commits_that_come_during_a_sync_share_the_next),
         CASE(bad_commits_fail_alone),
         CASE(a_failed_data_sync_fails_only_who_named_the_segment),
+        CASE(a_durable_commit_syncs_what_was_written_before),
+        CASE(no_checkpoint_before_the_client_has_recovered),
         CASE(a_broken_journal_is_replaced),
         CASE(without_any_journal_nothing_is_acknowledged),
         CASE(a_full_disk_still_takes_deletes),
