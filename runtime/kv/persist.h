@@ -110,7 +110,8 @@ void ab_record_model(struct ab_record *record, uint32_t model);
 bool ab_record_room(struct ab_record *record, uint32_t puts);
 void ab_record_block_put(struct ab_record *record, uint32_t block, struct ab_slot slot,
                          uint32_t generation, const uint64_t checksum[2]);
-/* The block loses key, slot and number; frame is released if it has one. Nobody may name it. */
+/* The block loses key, slot and, when the record is submitted, its number; frame is released if it has
+ * one. Nobody may name it. */
 void ab_record_block_drop(struct ab_record *record, uint32_t block);
 /* What the store shall remember of the session from now on: up to token_count, a restore point.
  * Blocks that the present record names and this one does not are dropped later, by a second record:

@@ -191,9 +191,26 @@ static void record_done(struct ab_commit *commit, int status)
     (void)ab_poison_enter(before);
 }
 
+/* Numbers that the record drops are free from here on, and not before: who took one earlier could be
+ * in the journal before the drop, and be dropped by it in a replay. */
+static void drops_free(struct ab_record *record)
+{
+    for (size_t at = 0; at < record->size;) {
+        const struct ab_entry *entry = (const void *)(record->bytes + at);
+        const struct ab_entry_block_drop *drop = (const void *)entry;
+        at += entry->size;
+        for (uint32_t i = 0; entry->type == AB_ENTRY_BLOCK_DROP && i < drop->count; i++) {
+            uint32_t index;
+            memcpy(&index, (const uint32_t *)(drop + 1) + i, sizeof(index));
+            ab_block_free(record->kv, index);
+        }
+    }
+}
+
 void ab_record_submit(struct ab_record *record, enum ab_promise promise)
 {
     struct ab_kv *kv = record->kv;
+    drops_free(record);
     bool empty = record->size == 0 && record->done == NULL;
     if (kv->store == NULL || empty || record->failed) {
         int status = record->failed ? -ENOMEM : 0;
@@ -253,7 +270,7 @@ void ab_record_block_put(struct ab_record *record, uint32_t index, struct ab_slo
 }
 
 /* Drops that follow one another share an entry: a deleted session can have a million blocks. */
-static void drop_entry(struct ab_record *record, uint32_t index)
+static bool drop_entry(struct ab_record *record, uint32_t index)
 {
     struct ab_entry_block_drop *last = NULL;
     if (record->drop_end == record->size && record->drop_end > 0) {
@@ -262,13 +279,13 @@ static void drop_entry(struct ab_record *record, uint32_t index)
     if (last != NULL && last->count % 2 == 1) { /* the padding has room */
         memcpy((uint32_t *)(last + 1) + last->count, &index, sizeof(index));
         last->count++;
-        return;
+        return true;
     }
     size_t start = record->size;
     struct ab_entry_block_drop *entry =
         entry_add(record, AB_ENTRY_BLOCK_DROP, sizeof(*entry) + 2 * sizeof(uint32_t));
     if (entry == NULL) {
-        return;
+        return false;
     }
     last = start > 0 && record->drop_end == start ? (void *)(record->bytes + record->drop_start)
                                                   : NULL;
@@ -284,6 +301,7 @@ static void drop_entry(struct ab_record *record, uint32_t index)
         memcpy(entry + 1, &index, sizeof(index));
     }
     record->drop_end = record->size;
+    return true;
 }
 
 void ab_record_block_drop(struct ab_record *record, uint32_t index)
@@ -291,20 +309,23 @@ void ab_record_block_drop(struct ab_record *record, uint32_t index)
     struct ab_kv *kv = record != NULL ? record->kv : NULL;
     AB_ASSERT(kv != NULL);
     struct ab_block *block = &kv->blocks[index];
+    bool is_said = false;
     record->says_changes = true;
     ab_block_key_remove(kv, index);
     if (block->frame != AB_INDEX_NONE) {
         ab_frame_release(kv, index);
     }
     if (ab_block_is_stored(block)) {
-        drop_entry(record, index);
+        is_said = drop_entry(record, index);
         dead_add(record, ab_block_slot(block), ab_pages(block->bytes));
         block->segment = AB_INDEX_NONE;
         kv->block_stored--;
     } else if ((block->flags & AB_BLOCK_BAD) != 0) {
-        drop_entry(record, index); /* its file is missing: the journal names it still */
+        is_said = drop_entry(record, index); /* its file is missing: the journal names it still */
     }
-    ab_block_free(kv, index);
+    if (!is_said) {
+        ab_block_free(kv, index);
+    }
 }
 
 static void rows_put(struct ab_record *record, const struct ab_session *session, uint32_t c,
