@@ -178,9 +178,10 @@ static int item_got(struct worker *worker, const struct abode_item *item, uint32
     }
     if (worker->verifying && (item->status == 0 || item->status == -ENOENT)) {
         atomic_store(&worker->oracle->items[number],
-                     possible & (item->status == 0 ? ORACLE_PRESENT : ORACLE_ABSENT));
+                     item->status == 0 ? possible & ORACLE_PRESENT : ORACLE_ABSENT);
     }
-    if (item->status == -ENOENT && (possible & ORACLE_ABSENT)) {
+    if (item->status == -ENOENT && ((possible & ORACLE_ABSENT) || worker->power != NULL)) {
+        worker->counts->items_left += (possible & ORACLE_ABSENT) == 0;
         return 0;
     }
     if (item->status == 0 && (possible & ORACLE_PRESENT)) {

@@ -12,6 +12,7 @@ enum worker_phase { WORKER_STARTED = 1, WORKER_WORKING, WORKER_ENDED };
 struct worker_counts { /* over all children; written by the living one */
     uint64_t detaches, promises, attaches, deletes, forks, truncates, items_put, refusals;
     uint64_t sessions_verified, sessions_gone, sessions_newer, items_verified, bytes_verified;
+    uint64_t items_left; /* promised DURABLE, and let go for room with no event that was heard */
     uint64_t sessions_damaged, items_damaged; /* never promised DURABLE, and known to be damaged */
     uint64_t blocks_evicted, bytes_written, live_max, store_bytes;
 };

@@ -109,11 +109,13 @@ static void report(const struct power_result *sum, uint64_t seed, double seconds
            "%llu, truncates %llu; blocks evicted %llu\n",
            N(work->detaches), N(work->promises), N(work->items_put), N(work->deletes),
            N(work->forks), N(work->truncates), N(work->blocks_evicted));
-    printf("after cuts: sessions whole %llu (newer than promised %llu), gone %llu, damaged and not "
-           "promised %llu; items whole %llu, damaged and not promised %llu; bytes compared %llu\n",
-           N(work->sessions_verified), N(work->sessions_newer), N(work->sessions_gone),
-           N(work->sessions_damaged), N(work->items_verified), N(work->items_damaged),
-           N(work->bytes_verified));
+    printf(
+        "after cuts: sessions whole %llu (newer than promised %llu), gone %llu, damaged and not "
+        "promised %llu; items whole %llu, damaged and not promised %llu, left unheard %llu; bytes "
+        "compared %llu\n",
+        N(work->sessions_verified), N(work->sessions_newer), N(work->sessions_gone),
+        N(work->sessions_damaged), N(work->items_verified), N(work->items_damaged),
+        N(work->items_left), N(work->bytes_verified));
     printf("disks that lied about a sync: %llu, damage met and reported in %llu, wrong bytes 0\n",
            N(counts->beyond), N(counts->beyond_detected));
     printf("reliability: R3 %llu simulated crashes; seeds %llu-%llu; %u violations\n",
