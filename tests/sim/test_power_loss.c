@@ -23,7 +23,7 @@
 
 #include "sim/power_world.h"
 
-#define CRASHES_DEFAULT 20000u
+#define CRASHES_DEFAULT 15000u
 #define CRASHES_LONG 100000u
 #define CRASHES_SANITIZED 1000u
 #define CRASHES_FOR_COVERAGE 1000u
