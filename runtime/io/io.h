@@ -9,8 +9,9 @@
  *
  * Every completion: short -> the rest is asked for; EINTR, EAGAIN -> bounded resubmits (io_uring:
  * then with IOSQE_ASYNC); other errors -> that request fails, the others go on. A read past the end
- * of file is -ABODE_ECORRUPT: it lacks what was put there, and will the next time too. A request past its deadline is -ETIMEDOUT, a cancelled one -ECANCELED: reported
- * only once the kernel no longer touches its memory.
+ * of file is -ABODE_ECORRUPT: it lacks what was put there, and will the next time too. A request past
+ * its deadline is -ETIMEDOUT, a cancelled one -ECANCELED: reported only once the kernel no longer
+ * touches its memory.
  *
  *   io_uring   registered files and buffers; set-up ladder; the engine of choice
  *   threads    pread/pwrite pool: where io_uring is refused
