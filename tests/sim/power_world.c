@@ -340,7 +340,7 @@ static void error_add(struct world *world, struct life_plan *plan, enum sim_when
         (struct sim_plan){.effect = SIM_ERROR,
                           .when = when,
                           .nth = nth,
-                          .error = below(world, 2) == 0 ? EIO : ENOSPC,
+                          .error = when == SIM_SYNC || below(world, 2) == 0 ? EIO : ENOSPC,
                           .times = 1 + below(world, 4),
                           .seed = live_random(&world->random)};
 }
@@ -365,6 +365,9 @@ static void plan_choose(struct world *world, struct life_plan *plan)
     } else if (dice < 94) {
         plan->early = true;
         error_add(world, plan, SIM_ANY, 1 + below(world, 12));
+    } else if (dice < 98) {
+        error_add(world, plan, SIM_SYNC, 1 + below(world, 24));
+        cut_add(world, plan, SIM_ANY, far);
     }
 }
 
@@ -379,6 +382,7 @@ static void plan_tell(const struct world *world, const struct life_plan *plan)
                own->effect == SIM_CUT ? "cut" : "fault", (unsigned long long)own->nth,
                own->when == SIM_CHECKPOINT ? " of a checkpoint"
                : own->when == SIM_WATCHED  ? " of a compaction"
+               : own->when == SIM_SYNC     ? " that is a sync"
                                            : "",
                own->error, own->times);
     }
@@ -410,6 +414,7 @@ static void cut_count(struct world *world, const struct life_plan *plan, bool in
     counts->errors_recovery += of_recovery;
     counts->errors_checkpoint += of_checkpoint;
     counts->errors_compaction += of_compaction;
+    counts->errors_sync += has_error && plan->error_when == SIM_SYNC;
     counts->compound += world->is_opening || disk->cut_in_checkpoint || disk->cut_in_watch ||
                         of_recovery || of_checkpoint || of_compaction;
     world->last_was_early = world->is_opening;

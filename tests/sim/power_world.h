@@ -23,6 +23,7 @@ struct power_counts {
     uint64_t in_close, twice; /* twice: the last life was cut as well in recovery */
     uint64_t errors_recovery, errors_checkpoint,
         errors_compaction; /* crashes after such an error */
+    uint64_t errors_sync;  /* after a sync that was aimed at had failed */
     uint64_t compound;     /* crashes that are any of the above, but in_close */
     uint64_t beyond,
         beyond_detected; /* cuts of a disk that lost or misplaced synced writes; of these

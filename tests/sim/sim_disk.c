@@ -72,7 +72,8 @@ static bool plan_concerns(const struct sim_disk *disk, const struct sim_plan *pl
         return false;
     }
     return plan->when == SIM_ANY || (plan->when == SIM_CHECKPOINT && disk->in_checkpoint) ||
-           (plan->when == SIM_WATCHED && is_watched);
+           (plan->when == SIM_WATCHED && is_watched) ||
+           (plan->when == SIM_SYNC && change == CHANGE_SYNC);
 }
 
 static void power_cut(struct sim_disk *disk, uint64_t seed, bool is_watched)

@@ -38,6 +38,7 @@ enum sim_when {
     SIM_ANY = 0,
     SIM_CHECKPOINT, /* a journal file was made, and none has been removed since */
     SIM_WATCHED,    /* sim_disk.watch says so; only pwrite and syncs are counted */
+    SIM_SYNC,       /* syncs alone */
 };
 struct sim_plan {
     enum sim_effect effect;

@@ -122,6 +122,8 @@ static void report(const struct power_result *sum, uint64_t seed, double seconds
            N(counts->crashes), N(seed), N(sum->seed), failed);
     printf("reliability: R9 %llu compound crashes; seeds %llu-%llu; %u violations\n",
            N(counts->compound), N(seed), N(sum->seed), failed);
+    printf("reliability: R6 %llu crashes after a sync had failed; seeds %llu-%llu; %u violations\n",
+           N(counts->errors_sync), N(seed), N(sum->seed), failed);
 }
 
 /* A workload that no longer gets where it should proves less than it says. */
@@ -132,8 +134,8 @@ static uint32_t coverage_check(const struct power_counts *counts)
     }
     if (counts->in_recovery == 0 || counts->in_checkpoint == 0 || counts->in_compaction == 0 ||
         counts->errors_recovery == 0 || counts->errors_checkpoint == 0 ||
-        counts->errors_compaction == 0 || counts->twice == 0 || counts->beyond_detected == 0 ||
-        counts->compound < counts->crashes / 10 * COMPOUND_PER_10) {
+        counts->errors_compaction == 0 || counts->errors_sync == 0 || counts->twice == 0 ||
+        counts->beyond_detected == 0 || counts->compound < counts->crashes / 10 * COMPOUND_PER_10) {
         printf("FAIL the plans no longer reach what they aim at\n");
         return 1;
     }
