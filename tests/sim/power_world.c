@@ -423,7 +423,9 @@ static void cut_count(struct world *world, const struct life_plan *plan, bool in
 /* Power off if it is not, and on again: the next open sees what is left. */
 static int power_cycle(struct world *world, const struct life_plan *plan, bool in_close)
 {
-    if (!sim_disk_is_off(&world->disk) && !plan->may_close) {
+    /* README, "What it is not": a sync that failed, and another process before the power goes */
+    const bool may_stay_on = plan->may_close && world->disk.errors == 0;
+    if (!sim_disk_is_off(&world->disk) && !may_stay_on) {
         sim_disk_power_cut(&world->disk, live_random(&world->random));
     }
     if (!sim_disk_is_off(&world->disk)) {
