@@ -31,18 +31,37 @@ static void add(struct line *line, const char *format, ...)
     }
 }
 
+/* Bytes of the UTF-8 character at `c`, 0: it is none. Ends at the text's zero. */
+static int character_bytes(const unsigned char *c)
+{
+    int count = c[0] < 0x80 ? 1 : c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
+    for (int i = 1; i < count; i++) {
+        if ((c[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    const bool overlong = (c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xf0 && c[1] < 0x90);
+    const bool surrogate = c[0] == 0xed && c[1] >= 0xa0;
+    const bool beyond = c[0] > 0xf4 || (c[0] == 0xf4 && c[1] >= 0x90);
+    return count > 2 && (overlong || surrogate || beyond) ? 0 : count;
+}
+
+/* A path may hold any bytes, JSON may not. */
 static void add_text(struct line *line, const char *name, const char *text)
 {
     add(line, "\"%s\":\"", name);
-    for (; *text != '\0'; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\') {
-            add(line, "\\%c", c);
-        } else if (c < 0x20) {
-            add(line, "\\u%04x", c);
+    for (const unsigned char *c = (const unsigned char *)text; *c != '\0';) {
+        const int count = character_bytes(c);
+        if (*c == '"' || *c == '\\') {
+            add(line, "\\%c", *c);
+        } else if (*c < 0x20) {
+            add(line, "\\u%04x", *c);
+        } else if (count == 0) {
+            add(line, "\\ufffd");
         } else {
-            add(line, "%c", c);
+            add(line, "%.*s", count, (const char *)c);
         }
+        c += count == 0 ? 1 : count;
     }
     add(line, "\"");
 }

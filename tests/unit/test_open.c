@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -553,6 +554,47 @@ static void directory_vanishes_while_running(void **state)
     api_check(api, session, 1, tokens);
 }
 
+/* Bug: a path with bytes that are no UTF-8 came out as they were, and no JSON reader took the line. */
+static int line_is_json(void *context, const char *text, size_t size)
+{
+    json_error_t error;
+    json_t *line = json_loadb(text, size, 0, &error);
+    const char *path = json_string_value(json_object_get(line, "path"));
+    assert_non_null(line);
+    if (path != NULL) {
+        (void)snprintf(context, 256, "%s", path);
+    }
+    json_decref(line);
+    return 0;
+}
+
+static void paths_that_are_no_text_in_reports(void **state)
+{
+    /* quotes and controls; characters of 2, 3 and 4 bytes; a stray byte, a cut one, an overlong one,
+     * a surrogate, one beyond Unicode */
+    static const char *const odd[][2] = {
+        {"a\"b\\c\n\x01", "a\"b\\c\n\x01"},
+        {"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"},
+        {"x\xff\xc3", "x\xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xc0\xaf", "\xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xe0\x80\xaf", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xed\xa0\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xf4\x90\x80\x80", "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+    };
+    struct api *api = *state;
+    for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+        char path[256], wanted[256], told[256] = "";
+        (void)snprintf(path, sizeof(path), "%s/%s", api->directory, odd[i][0]);
+        (void)snprintf(wanted, sizeof(wanted), "%s/%s", api->directory, odd[i][1]);
+        api->paths[0] = path;
+        api_open(api);
+        assert_int_equal(abode_inspect(api->runtime, line_is_json, told), 0);
+        assert_string_equal(told, wanted);
+        api_close(api);
+    }
+    api->paths[0] = api->directory;
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
@@ -572,6 +614,7 @@ int main(void)
         TEST(second_opener_is_refused),
         TEST(reader_beside_a_writer),
         TEST(directory_vanishes_while_running),
+        TEST(paths_that_are_no_text_in_reports),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
