@@ -35,6 +35,12 @@ static int bad(const struct abode_config *config, const char *what)
     return -EINVAL;
 }
 
+/* Half a pointer, where the caller's size ends in the middle of one, is none. */
+#define POINTER_KEEP(config, field, size)                                                       \
+    ((config)->field = (size) >= offsetof(struct abode_config, field) + sizeof((config)->field) \
+                           ? (config)->field                                                    \
+                           : NULL)
+
 static int config_copy(const struct abode_config *from, struct abode_config *ret)
 {
     uint32_t size = from->struct_size;
@@ -44,6 +50,9 @@ static int config_copy(const struct abode_config *from, struct abode_config *ret
     *ret = (struct abode_config){.struct_size = sizeof(*ret)};
     memcpy(ret, from, AB_MIN(size, sizeof(*ret)));
     ret->struct_size = sizeof(*ret);
+    POINTER_KEEP(ret, topology, size);
+    POINTER_KEEP(ret, log, size);
+    POINTER_KEEP(ret, log_context, size);
     const uint8_t *bytes = (const uint8_t *)from;
     for (size_t i = sizeof(*ret); i < size; i++) {
         if (bytes[i] != 0) {

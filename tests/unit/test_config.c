@@ -194,6 +194,26 @@ static void older_caller(void **state)
     assert_int_equal(ab_config_take(&config, &taken), -EINVAL);
 }
 
+/* Bug: a size that ended inside a pointer left half of it, and the library followed that. */
+static void size_that_cuts_a_pointer(void **state)
+{
+    (void)state;
+    static const size_t pointers[] = {offsetof(struct abode_config, topology),
+                                      offsetof(struct abode_config, log),
+                                      offsetof(struct abode_config, log_context)};
+    for (size_t i = 0; i < sizeof(pointers) / sizeof(pointers[0]); i++) {
+        for (uint32_t bytes = 1; bytes <= sizeof(void *); bytes++) {
+            struct abode_config config = good(), taken;
+            void *wanted = bytes == sizeof(void *) ? (void *)-1 : NULL, *found;
+            memset((char *)&config + pointers[i], 0xff, sizeof(void *));
+            config.struct_size = (uint32_t)pointers[i] + bytes;
+            assert_int_equal(ab_config_take(&config, &taken), 0);
+            memcpy(&found, (const char *)&taken + pointers[i], sizeof(found));
+            assert_ptr_equal(found, wanted);
+        }
+    }
+}
+
 static void init_writes_what_the_caller_has(void **state)
 {
     (void)state;
@@ -282,6 +302,7 @@ int main(void)
         cmocka_unit_test(combinations_that_cannot_be),
         cmocka_unit_test(newer_caller),
         cmocka_unit_test(older_caller),
+        cmocka_unit_test(size_that_cuts_a_pointer),
         cmocka_unit_test(init_writes_what_the_caller_has),
         cmocka_unit_test(nodes_must_be_there),
         cmocka_unit_test(block_count_follows_sizes),
