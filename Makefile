@@ -4,6 +4,7 @@
 # make reliability [LONG=1]: the same (or check-long), and what it counted into tests/RELIABILITY.md
 # make check-guest [TOPO="2 4"]: in emulated machines with that many NUMA nodes
 # make check-asan, check-ubsan, check-tsan, check-long, check-style, check-cross
+# make fuzz [SECONDS=60] [TARGET=journal]: libFuzzer on every target, or one, for so long
 # make bench, scorecard [ONLY=P1,P3], deps, format, tidy, install [DESTDIR= PREFIX=], uninstall, clean
 # Variables: CC, CFLAGS, BUILD=dir (may lie elsewhere), DEBUG=1 (assertions), V=1 (show commands)
 BUILD ?= build
@@ -120,7 +121,7 @@ $(GUEST_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/obj/tests/guest/%.o $(TEST_LIBS)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(TEST_LIBS) $(LDLIBS)
 run_tests = CC='$(CC)' V='$(V)' SANITIZE='$(SANITIZE)' tests/run $(BUILD) $(ONLY)
 
-deps deps-check deps-bench deps-guest:
+deps deps-check deps-bench deps-guest deps-fuzz:
 	@tests/deps $(or $(patsubst deps-%,%,$(filter deps-%,$@)),library)
 demo: deps
 	@$(MAKE) --no-print-directory all
@@ -154,6 +155,16 @@ check-cross:
 	else echo 'SKIP: no aarch64-linux-gnu-gcc (package gcc-aarch64-linux-gnu)'; fi
 kernel-objects: $(filter $(BUILD)/obj/kernels/%,$(LIB_OBJECTS))
 
+# ---- fuzzing: tests/fuzz/README.md; `make check` replays the corpora without clang
+FUZZ_SANITIZE := address,undefined,fuzzer-no-link
+$(BUILD)/fuzz: $(BUILD)/obj/tests/fuzz/fuzz_libfuzzer.o $(TEST_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $(TEST_LIBS) -lcmocka -ljansson $(LDLIBS)
+fuzz: deps-fuzz
+	@$(MAKE) --no-print-directory CC=clang-14 BUILD=$(BUILD)-fuzz DEBUG=1 SANITIZE=$(FUZZ_SANITIZE) \
+		$(BUILD)-fuzz/fuzz $(BUILD)-fuzz/tests/test_fuzz_replay
+	@tests/fuzz/run $(BUILD)-fuzz $(or $(SECONDS),60) $(TARGET)
+
 # ---- installing
 MAN_PAGES := $(wildcard runtime/cli/man/*.1)
 COMPLETION := $(wildcard runtime/cli/completion/abode.bash)
@@ -175,7 +186,7 @@ uninstall:
 	rm -f $(SHARE)/bash-completion/completions/abode
 	-rmdir $(DESTDIR)$(PREFIX)/include/abode 2>/dev/null
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-ubsan $(BUILD)-tsan $(BUILD)-aarch64
+	rm -rf $(BUILD) $(addprefix $(BUILD)-,asan ubsan tsan aarch64 fuzz)
 
 # ---- benches: their own libraries, built by `make bench` only
 include $(wildcard bench/bench.mk)
@@ -183,7 +194,8 @@ include $(wildcard bench/bench.mk)
 $(BENCHES) $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard bench/*.c)) $(BUILD)/obj/bench/gbench_shim.o: | deps-bench
 
 .PRECIOUS: $(BUILD)/obj/%.o
-.PHONY: FORCE all units deps deps-check deps-bench deps-guest demo check check-long check-asan check-ubsan \
-	check-tsan check-guest check-style reliability format tidy check-cross kernel-objects bench scorecard install uninstall clean
+.PHONY: FORCE all units deps deps-check deps-bench deps-guest deps-fuzz demo check check-long check-asan \
+	check-ubsan check-tsan check-guest check-mutants check-style reliability fuzz format tidy check-cross \
+	kernel-objects bench scorecard install uninstall clean
 -include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(HELP_OBJECTS:.o=.d) \
 	$(TEST_SOURCES:%.c=$(BUILD)/obj/%.d)
