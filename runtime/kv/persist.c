@@ -47,11 +47,22 @@ static int replay_model(struct ab_kv *kv, const struct ab_entry *entry)
     return ab_model_tables_open(kv, model);
 }
 
+/* A component that is there, and a size that its frames hold. */
+static bool block_put_fits(const struct ab_kv *kv, const struct ab_entry_block_put *put)
+{
+    if (put->component / ABODE_COMPONENTS_MAX >= AB_MODELS_MAX) {
+        return false;
+    }
+    const struct ab_model *model = &kv->models[put->component / ABODE_COMPONENTS_MAX];
+    const uint32_t c = put->component % ABODE_COMPONENTS_MAX;
+    return model->known && c < model->component_count && put->bytes > 0 &&
+           put->bytes <= model->components[c].block_bytes;
+}
+
 static int replay_block_put(struct ab_kv *kv, const struct ab_entry *entry)
 {
     const struct ab_entry_block_put *put = (const struct ab_entry_block_put *)entry;
-    if (entry->size < sizeof(*put) || put->bytes == 0 ||
-        !kv->models[put->component / ABODE_COMPONENTS_MAX].known) {
+    if (entry->size < sizeof(*put) || !block_put_fits(kv, put)) {
         return -ABODE_ECORRUPT;
     }
     int status = ab_block_restore(kv, put->block);
@@ -122,11 +133,13 @@ static int replay_session_put(struct ab_kv *kv, const struct ab_entry *entry)
 {
     const struct ab_entry_session_put *put = (const struct ab_entry_session_put *)entry;
     if (entry->size < sizeof(*put) || put->point_count > AB_SNAPSHOTS_KEPT_MAX ||
+        put->durability > ABODE_DURABLE ||
         entry->size < sizeof(*put) + put->point_count * sizeof(struct ab_entry_point)) {
         return -ABODE_ECORRUPT;
     }
     struct ab_session *session = ab_session_restore(kv, put->session, put->generation, put->model);
-    if (session == NULL || put->token_count > kv->models[put->model].tokens_max) {
+    if (session == NULL || session->model != put->model ||
+        put->token_count > kv->models[put->model].tokens_max) {
         return -ABODE_ECORRUPT;
     }
     session->tenant = put->tenant;
@@ -243,16 +256,42 @@ int ab_persist_replay(void *context, struct ab_store *store, const struct ab_ent
 
 /* ---- after replay ---- */
 
-static bool block_usable(const struct ab_kv *kv, uint32_t index)
+/* Stored, of this component, and whole: all but BYTES have one size. */
+static bool block_usable(const struct ab_kv *kv, const struct ab_session *session, uint32_t c,
+                         uint32_t index)
 {
-    return index < kv->block_high && (kv->blocks[index].flags & AB_BLOCK_USED) != 0 &&
-           ab_block_is_stored(&kv->blocks[index]);
+    const struct ab_component *component = &kv->models[session->model].components[c];
+    const struct ab_block *block = &kv->blocks[index];
+    return index < kv->block_high && (block->flags & AB_BLOCK_USED) != 0 &&
+           ab_block_is_stored(block) && block->component == AB_COMPONENT_ID(session->model, c) &&
+           (component->kind == ABODE_BYTES || block->bytes == component->block_bytes);
+}
+
+/* What is computed with, elsewhere without a look: rows start inside, positions ascend. */
+static bool session_is_sane(const struct ab_kv *kv, const struct ab_session *session)
+{
+    const struct ab_model *model = &kv->models[session->model];
+    for (uint32_t c = 0; c < model->component_count; c++) {
+        const bool slides = model->components[c].kind == ABODE_WINDOW;
+        if (session->row_first[c] > (slides ? session->row_count : 0)) {
+            return false;
+        }
+    }
+    uint64_t last = 0;
+    for (uint32_t i = 0; i < session->point_count; i++) {
+        const uint64_t at = session->points[i].token_count;
+        if ((i > 0 && at <= last) || at > session->token_count) {
+            return false;
+        }
+        last = at;
+    }
+    return true;
 }
 
 static bool block_missing(struct ab_kv *kv, const struct ab_session *session, uint32_t c,
                           uint64_t token, uint32_t block)
 {
-    if (block_usable(kv, block)) {
+    if (block_usable(kv, session, c, block)) {
         return false;
     }
     ab_log(kv->log, AB_LOG_ERROR,
@@ -319,7 +358,7 @@ static void sessions_recover(struct ab_kv *kv, struct ab_record *record)
     for (uint32_t i = kv->session_high; i-- > 0;) {
         struct ab_session *session = &kv->sessions[i];
         bool found = session->state == AB_SESSION_DETACHED;
-        if (found && session_is_whole(kv, session)) {
+        if (found && session_is_sane(kv, session) && session_is_whole(kv, session)) {
             session_refs(kv, session);
             kv->session_used++;
             continue;
