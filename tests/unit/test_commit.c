@@ -543,6 +543,63 @@ static void a_segment_is_used_again_only_after_its_drops_are_durable(void **stat
     store_client_close(client);
 }
 
+/* The first commit of a segment finds no room in the journal, the second one does: the generation is
+ * still to be said. */
+static void a_segment_whose_first_commit_had_no_room_is_found(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store_client *client = &fixture->client;
+    open_ok(fixture);
+    (void)pthread_mutex_lock(&fixture->mutex);
+    fixture->journal_room_fails = true;
+    (void)pthread_mutex_unlock(&fixture->mutex);
+    int status = 0;
+    for (uint32_t i = 0; status == 0 && i < 2000; i++) { /* of one stream */
+        status = store_client_put(client, i % 100 * AB_STREAM_COMPACT, i, 1, AB_PROMISE_DURABLE);
+    }
+    assert_int_equal(status, -ENOSPC);
+    assert_int_equal(store_client_put(client, 1, 1, 1, AB_PROMISE_DURABLE), -ENOSPC);
+    (void)pthread_mutex_lock(&fixture->mutex);
+    fixture->journal_room_fails = false;
+    (void)pthread_mutex_unlock(&fixture->mutex);
+    assert_int_equal(store_client_put(client, 1, 1, 1, AB_PROMISE_DURABLE), 0);
+    reopen(fixture);
+    store_client_close(client);
+}
+
+/* A sync that failed may have lost what a WRITTEN commit of the same group names. */
+static void a_written_commit_shares_the_failure_of_its_segment(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store_client *client = &fixture->client;
+    static struct store_client_op first, durable, written;
+    open_ok(fixture);
+    assert_int_equal(store_client_put(client, 0, 1, 1, AB_PROMISE_DURABLE), 0);
+    const uint32_t segment = client->keys[0].slot.segment;
+    (void)pthread_mutex_lock(&fixture->gate);
+    const uint32_t at_gate = fixture->at_gate;
+    assert_int_equal(store_client_put_begin(client, &first, 0, 2, 1, AB_PROMISE_DURABLE), 0);
+    for (uint32_t i = 0; fixture->at_gate == at_gate; i++) {
+        assert_true(i < 5000);
+        usleep(1000);
+    }
+    data_sync_fails_for(fixture, segment);
+    assert_int_equal(
+        store_client_put_begin(client, &written, AB_STREAM_COMPACT, 3, 1, AB_PROMISE_WRITTEN), 0);
+    assert_int_equal(
+        store_client_put_begin(client, &durable, 2 * AB_STREAM_COMPACT, 4, 1, AB_PROMISE_DURABLE),
+        0);
+    assert_int_equal(written.extent.header.segment, segment);
+    assert_int_equal(durable.extent.header.segment, segment);
+    (void)pthread_mutex_unlock(&fixture->gate);
+    assert_int_equal(store_client_wait(&first), 0);
+    assert_int_equal(store_client_wait(&durable), -EIO);
+    assert_int_equal(store_client_wait(&written), -EIO);
+    data_sync_fails_for(fixture, AB_INDEX_NONE);
+    reopen(fixture);
+    store_client_close(client);
+}
+
 #define THREADS 8u
 
 struct worker {
@@ -614,6 +671,8 @@ int main(void)
         CASE(a_durable_commit_syncs_what_was_written_before),
         CASE(no_checkpoint_before_the_client_has_recovered),
         CASE(a_broken_journal_is_replaced),
+        CASE(a_segment_whose_first_commit_had_no_room_is_found),
+        CASE(a_written_commit_shares_the_failure_of_its_segment),
         CASE(without_any_journal_nothing_is_acknowledged),
         CASE(a_full_disk_still_takes_deletes),
         CASE(a_client_that_cannot_say_its_state_keeps_the_old_journal),

@@ -28,8 +28,8 @@ static struct abode_stats stats_of(struct api *api)
     return stats;
 }
 
-/* Sessions in the store only; then those that are not kept are deleted. */
-static void mostly_dead(struct api *api, struct abode_session sessions[SESSIONS])
+/* Sessions in the store only. */
+static void all_stored(struct api *api, struct abode_session sessions[SESSIONS])
 {
     api->config.io = ABODE_IO_SYNC;
     api->config.store_bytes_max = 4u << 20;
@@ -41,6 +41,11 @@ static void mostly_dead(struct api *api, struct abode_session sessions[SESSIONS]
         assert_int_equal(api_append(api, sessions[i], i, TOKENS), 0);
         assert_int_equal(api_detach(api, sessions[i], ABODE_DETACH_SPILL_NOW), 0);
     }
+}
+
+/* Then those that are not kept are deleted. */
+static void mostly_dead(struct api *api, struct abode_session sessions[SESSIONS])
+{
     fault_os_plan(&api->fault, (struct fault_plan){.call = AB_OS_PWRITE,
                                                    .kind = FAULT_DELAY,
                                                    .delay_ns = 10000000,
@@ -78,6 +83,7 @@ static void bytes_stay_the_same(void **state)
     struct api *api = *state;
     struct abode_session sessions[SESSIONS];
     struct api_damage damage;
+    all_stored(api, sessions);
     mostly_dead(api, sessions);
     compaction_wait(api);
     all_kept_are_there(api);
@@ -93,6 +99,7 @@ static void deleted_while_it_is_moved(void **state)
 {
     struct api *api = *state;
     struct abode_session sessions[SESSIONS];
+    all_stored(api, sessions);
     mostly_dead(api, sessions);
     compaction_wait(api);
     for (uint32_t i = 0; i < SESSIONS; i += KEPT_EVERY) {
@@ -116,6 +123,30 @@ static void deleted_while_it_is_moved(void **state)
         api_reopen(api);
     }
     assert_int_equal(stats_of(api).checksum_failures, 0);
+}
+
+/* A block that is damaged stays so: it must not get a new checksum at a new place. */
+static void damage_is_not_moved(void **state)
+{
+    struct api *api = *state;
+    struct abode_session sessions[SESSIONS];
+    unsigned char bytes[API_TOKEN_BYTES];
+    all_stored(api, sessions);
+    for (uint32_t i = 0; i < SESSIONS; i += KEPT_EVERY) {
+        api_token_bytes(i, 3, 0, bytes, sizeof(bytes));
+        api_corrupt(api, bytes, sizeof(bytes));
+    }
+    mostly_dead(api, sessions);
+    compaction_wait(api);
+    fault_os_clear(&api->fault);
+    assert_int_equal(abode_flush(api->runtime, -1), 0);
+    for (uint32_t i = 0; i < SESSIONS; i += KEPT_EVERY) {
+        assert_int_equal(api_attach(api, sessions[i], 0), -ABODE_ECORRUPT);
+    }
+    api_reopen(api);
+    for (uint32_t i = 0; i < SESSIONS; i += KEPT_EVERY) {
+        assert_int_equal(api_attach(api, api_find(api, i + 1), 0), -ABODE_ECORRUPT);
+    }
 }
 
 /* Sessions that were in memory when compaction looked at them, so that it had no need to read them,
@@ -165,6 +196,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
     const struct CMUnitTest tests[] = {
         TEST(bytes_stay_the_same),
+        TEST(damage_is_not_moved),
         TEST(deleted_while_it_is_moved),
         TEST(evicted_while_others_are_read),
     };

@@ -77,6 +77,7 @@ static void all_but(uint32_t missing)
     for (uint32_t name = FUZZ_HYBRID; name < FUZZ_SESSIONS; name++) {
         assert_int_equal(is_found(name), name != missing);
     }
+    assert_false(is_found(FUZZ_SESSIONS)); /* deleted */
     fuzz_store_close(fuzz_store_get());
 }
 
@@ -184,6 +185,28 @@ static void points_out_of_order(void **state)
     all_but(FUZZ_FORK);
 }
 
+/* Segments have lives: a slot of another one is no place of this one. */
+static void slot_of_another_generation(void **state)
+{
+    (void)state;
+    for (int step = -1; step <= 1; step += 2) {
+        entries_fresh();
+        struct ab_entry_block_put *put = entry_find(AB_ENTRY_BLOCK_PUT, 0);
+        put->generation += (uint32_t)step;
+        assert_int_equal(open_with_entries(), -ABODE_ECORRUPT);
+    }
+}
+
+/* Numbers of sessions are used again: rows of the one before are not rows of this one. */
+static void rows_of_another_generation(void **state)
+{
+    (void)state;
+    entries_fresh();
+    struct ab_entry_session_rows *rows = entry_find(AB_ENTRY_SESSION_ROWS, -1);
+    rows->generation--;
+    assert_int_equal(open_with_entries(), -ABODE_ECORRUPT);
+}
+
 static void promise_that_is_none(void **state)
 {
     (void)state;
@@ -203,6 +226,8 @@ int main(void)
         cmocka_unit_test(session_changes_its_model),
         cmocka_unit_test(rows_that_begin_behind_the_end),
         cmocka_unit_test(points_out_of_order),
+        cmocka_unit_test(slot_of_another_generation),
+        cmocka_unit_test(rows_of_another_generation),
         cmocka_unit_test(promise_that_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

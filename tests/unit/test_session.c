@@ -569,6 +569,78 @@ static void a_durable_detach_is_one_sync_of_the_journal(void **state)
     }
 }
 
+static void a_deleted_session_without_tokens_stays_deleted(void **state)
+{
+    struct api *api = *state;
+    const struct abode_key name = api_name(1);
+    api_open(api);
+    struct abode_session session = api_create(api, api->paged, 1);
+    assert_int_equal(api_detach(api, session, 0), 0);
+    api_reopen(api);
+    assert_int_equal(abode_session_delete(api->runtime, api_find(api, 1)), 0);
+    api_reopen(api);
+    assert_int_equal(abode_session_find(api->runtime, &name, &session), -ENOENT);
+}
+
+/* A new journal, made while a session has changed since its last promise: tokens more, and a copy of
+ * a row that it shared. What was promised is what comes back. */
+static void a_checkpoint_says_what_was_committed(void **state)
+{
+    struct api *api = *state;
+    api_open(api);
+    struct abode_session session = api_create(api, api->paged, 1), fork, other;
+    assert_int_equal(api_append(api, session, 1, 24), 0);
+    assert_int_equal(api_detach(api, session, 0), 0);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    assert_int_equal(abode_session_fork(api->runtime, session, 24, NULL, &fork), 0);
+    assert_int_equal(api_truncate(api, session, 20), 0);
+    assert_int_equal(api_append(api, session, 2, 9), 0); /* 20 of them are committed */
+    other = api_create(api, api->paged, 2);
+    assert_int_equal(api_append(api, other, 3, 24), 0);
+    assert_int_equal(api_detach(api, other, ABODE_DETACH_KEEP), 0);
+    assert_int_equal(api_append(api, other, 4, 17), 0);
+    ab_store_renew(api->runtime->store);
+    assert_int_equal(abode_flush(api->runtime, -1), 0);
+    struct abode_session third = api_create(api, api->paged, 3);
+    assert_int_equal(api_detach(api, third, 0), 0); /* a commit: the new journal is there before */
+    api_reopen(api);
+    session = api_find(api, 1);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    api_check(api, session, 1, 20);
+    other = api_find(api, 2);
+    assert_int_equal(api_attach(api, other, 0), 0);
+    api_check(api, other, 3, 24);
+}
+
+static uint64_t journal_syncs(struct api *api)
+{
+    return ab_store_stats(api->runtime->store).journal_syncs;
+}
+
+/* DURABLE covers what was only written before: deletes of others, its own cut. */
+static void a_durable_detach_covers_deletes_and_cuts(void **state)
+{
+    struct api *api = *state;
+    api_open(api);
+    struct abode_session session = api_create(api, api->paged, 1);
+    assert_int_equal(api_append(api, session, 1, 24), 0);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_KEEP), 0);
+    uint64_t before = journal_syncs(api);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_KEEP), 0);
+    assert_int_equal(journal_syncs(api), before); /* nothing new */
+    struct abode_session other = api_create(api, api->paged, 2);
+    assert_int_equal(api_append(api, other, 1, 24), 0);
+    assert_int_equal(api_detach(api, other, 0), 0);
+    assert_int_equal(abode_session_delete(api->runtime, other), 0);
+    before = journal_syncs(api);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_KEEP), 0);
+    assert_true(journal_syncs(api) > before);
+    assert_int_equal(api_truncate(api, session, 16), 0);
+    before = journal_syncs(api);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_KEEP), 0);
+    assert_true(journal_syncs(api) > before);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
@@ -590,6 +662,9 @@ int main(void)
         TEST(model_tags_guard),
         TEST(log_may_call_back),
         TEST(a_durable_detach_is_one_sync_of_the_journal),
+        TEST(a_deleted_session_without_tokens_stays_deleted),
+        TEST(a_checkpoint_says_what_was_committed),
+        TEST(a_durable_detach_covers_deletes_and_cuts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
