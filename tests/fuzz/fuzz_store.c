@@ -110,7 +110,7 @@ static void store_remove(void)
 static void store_make(struct fuzz_store *store)
 {
     void *state = NULL;
-    if (access("/dev/shm", W_OK) == 0) {
+    if (getenv("TMPDIR") == NULL && access("/dev/shm", W_OK) == 0) {
         (void)setenv("TMPDIR", "/dev/shm", 1);
     }
 

@@ -115,8 +115,7 @@ static const char *const seeds[] = {
     "pack:2 [numa] core:2 pu:2",
     "group:2 [numa(memory=1GB)] l3:1 core:2 pu:1",
     "<",
-    "<Backend|Linux|4096|4096|1|8192|0001:02:03.4|0302 [10de:2330] [10de:16c1] "
-    "a1|1|card0|GPU|1|Size|7|NUMALatency|31|99|",
+    "<B|L|4096|4096|1|8192|0001:02:03.4|0302 [10de:2330] [10de:16c1] a1|1|card0|GPU|1",
 };
 
 static size_t topology_seed(uint32_t index, uint8_t *bytes, size_t capacity)
