@@ -23,6 +23,7 @@ uint32_t fuzz_interesting(
 struct fuzz_target {
     const char *name;
     size_t size_max; /* of an input */
+    bool is_slow;    /* opens stores: fewer changes where time is short */
     void (*run)(const uint8_t *bytes, size_t size);
     /* Change fields; the new size. NULL: only bytes are changed. */
     size_t (*mutate)(uint8_t *bytes, size_t size, size_t capacity, struct fuzz_random *random);

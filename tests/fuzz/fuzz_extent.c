@@ -146,5 +146,8 @@ static size_t extent_mutate(uint8_t *bytes, size_t size, size_t capacity,
 }
 
 extern const struct fuzz_target fuzz_extent;
-const struct fuzz_target fuzz_extent = {
-    .name = "extent", .size_max = 32 * EDIT, .run = extent_run, .mutate = extent_mutate};
+const struct fuzz_target fuzz_extent = {.name = "extent",
+                                        .is_slow = true,
+                                        .size_max = 32 * EDIT,
+                                        .run = extent_run,
+                                        .mutate = extent_mutate};

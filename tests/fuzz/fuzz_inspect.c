@@ -68,6 +68,7 @@ static size_t inspect_seed(uint32_t index, uint8_t *bytes, size_t capacity)
 
 extern const struct fuzz_target fuzz_inspect;
 const struct fuzz_target fuzz_inspect = {.name = "inspect",
+                                         .is_slow = true,
                                          .size_max = FUZZ_SIZE_MAX,
                                          .run = inspect_run,
                                          .mutate = inspect_mutate,

@@ -166,6 +166,7 @@ static size_t recover_seed(uint32_t index, uint8_t *bytes, size_t capacity)
 
 extern const struct fuzz_target fuzz_recover;
 const struct fuzz_target fuzz_recover = {.name = "recover",
+                                         .is_slow = true,
                                          .size_max = FUZZ_SIZE_MAX,
                                          .run = recover_run,
                                          .mutate = recover_mutate,

@@ -125,6 +125,7 @@ static size_t superblock_seed(uint32_t index, uint8_t *bytes, size_t capacity)
 
 extern const struct fuzz_target fuzz_superblock;
 const struct fuzz_target fuzz_superblock = {.name = "superblock",
+                                            .is_slow = true,
                                             .size_max = 1 + AB_SUPERBLOCK_COPIES * HEAD,
                                             .run = superblock_run,
                                             .mutate = superblock_mutate,

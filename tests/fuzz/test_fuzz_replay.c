@@ -18,8 +18,9 @@
 
 #include "fuzz/fuzz.h"
 
-#define CHANGES_DEFAULT 150u
-#define CHANGES_LONG 15000u
+#define CHANGES_DEFAULT 200u
+#define CHANGES_LONG 20000u
+#define SLOW_SHARE 4u
 #define FILES_MAX 1024u
 #define CASE_NONE UINT64_MAX
 #define TARGET_LIMIT_S 600u /* an input that hangs */
@@ -110,7 +111,8 @@ static void changes_run(const struct fuzz_target *target, const struct inputs *i
                         struct run *run)
 {
     static uint8_t bytes[FUZZ_SIZE_MAX];
-    for (uint64_t i = 0; i < run->changes; i++) {
+    const uint64_t changes = target->is_slow ? run->changes / SLOW_SHARE : run->changes;
+    for (uint64_t i = 0; i < changes; i++) {
         if (run->only != CASE_NONE && run->only != i) {
             continue;
         }
