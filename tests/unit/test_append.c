@@ -266,6 +266,31 @@ static void same_keys_share_rows(void **state)
     assert_int_equal(api_tokens(api, third), 0);
 }
 
+/* The frames of one tenant's deleted session are empty before another tenant writes into them. */
+static void a_tenant_finds_nothing_of_another(void **state)
+{
+    struct api *api = *state;
+    struct abode_span spans[128];
+    struct abode_session session;
+    api_open(api);
+    struct abode_session_opts opts = {
+        .struct_size = sizeof(opts), .model = api->paged, .home_node = -1, .tenant = 1};
+    for (uint32_t turn = 0; turn < 2; turn++) {
+        assert_int_equal(abode_session_create(api->runtime, &opts, &session), 0);
+        assert_int_equal(api_append(api, session, 1 + turn, 200 * API_BLOCK_TOKENS), 0);
+        assert_int_equal(abode_session_delete(api->runtime, session), 0);
+    }
+    opts.tenant = 2;
+    assert_int_equal(abode_session_create(api->runtime, &opts, &session), 0);
+    assert_int_equal(
+        abode_append_reserve(api->runtime, session, 128 * API_BLOCK_TOKENS, spans, 128), 128);
+    for (uint32_t i = 0; i < 128; i++) {
+        for (uint32_t k = 0; k < API_ROW_BYTES; k++) {
+            assert_int_equal(spans[i].base[k], 0);
+        }
+    }
+}
+
 static void views(void **state)
 {
     struct api *api = *state;
@@ -298,6 +323,7 @@ int main(void)
         TEST(late_writes_harm_nobody_else),
         TEST(writes_during_the_detach_are_refused_or_lost),
         TEST(same_keys_share_rows),
+        TEST(a_tenant_finds_nothing_of_another),
         TEST(views),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
