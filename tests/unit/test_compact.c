@@ -6,6 +6,7 @@
  * segments, three of them written; most sessions are deleted, so that compaction starts by itself.
  * The sync engine with slow writes: a batch is then under way for about half a second.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -149,6 +150,27 @@ static void damage_is_not_moved(void **state)
     }
 }
 
+/* What could not be read is left where it is: the next try finds it. */
+static void what_could_not_be_read_is_not_moved(void **state)
+{
+    struct api *api = *state;
+    struct abode_session sessions[SESSIONS];
+    all_stored(api, sessions);
+    fault_os_plan(&api->fault,
+                  (struct fault_plan){
+                      .call = AB_OS_PREAD, .kind = FAULT_ERROR, .error = EIO, .sticky = true});
+    mostly_dead(api, sessions);
+    for (int i = 0; i < WAITS && stats_of(api).io_errors == 0; i++) {
+        (void)usleep(1000);
+    }
+    assert_true(stats_of(api).io_errors > 0);
+    assert_int_equal(abode_flush(api->runtime, -1), 0);
+    fault_os_clear(&api->fault);
+    all_kept_are_there(api);
+    api_reopen(api);
+    all_kept_are_there(api);
+}
+
 /* Sessions that were in memory when compaction looked at them, so that it had no need to read them,
  * leave memory while it reads the others. */
 static void evicted_while_others_are_read(void **state)
@@ -197,6 +219,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(bytes_stay_the_same),
         TEST(damage_is_not_moved),
+        TEST(what_could_not_be_read_is_not_moved),
         TEST(deleted_while_it_is_moved),
         TEST(evicted_while_others_are_read),
     };

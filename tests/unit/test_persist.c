@@ -203,7 +203,7 @@ static void rows_of_another_generation(void **state)
     (void)state;
     entries_fresh();
     struct ab_entry_session_rows *rows = entry_find(AB_ENTRY_SESSION_ROWS, -1);
-    rows->generation--;
+    rows->generation++;
     assert_int_equal(open_with_entries(), -ABODE_ECORRUPT);
 }
 
