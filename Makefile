@@ -4,6 +4,7 @@
 # make reliability [LONG=1]: the same (or check-long), and what it counted into tests/RELIABILITY.md
 # make check-guest [TOPO="2 4"]: in emulated machines with that many NUMA nodes
 # make check-asan, check-ubsan, check-tsan, check-long, check-style, check-cross
+# make check-mutants [MUTANT="007 012"]: which test catches each planted defect
 # make fuzz [SECONDS=60] [TARGET=journal]: libFuzzer on every target, or one, for so long
 # make bench, scorecard [ONLY=P1,P3], deps, format, tidy, install [DESTDIR= PREFIX=], uninstall, clean
 # Variables: CC, CFLAGS, BUILD=dir (may lie elsewhere), DEBUG=1 (assertions), V=1 (show commands)
@@ -144,6 +145,9 @@ check-guest: deps-check
 	@BUILD=$(BUILD) TOPO="$(TOPO)" tests/guest/run
 check-style:
 	@tests/check_style
+# does a planted defect fail a test? MUTANT="007 012": only these
+check-mutants: deps-check
+	@tests/mutants/run $(BUILD) $(MUTANT)
 format:
 	clang-format-14 -i $(or $(FILES),$(shell git ls-files '*.c' '*.h' '*.cc'))
 tidy:
@@ -194,6 +198,7 @@ include $(wildcard bench/bench.mk)
 $(BENCHES) $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard bench/*.c)) $(BUILD)/obj/bench/gbench_shim.o: | deps-bench
 
 .PRECIOUS: $(BUILD)/obj/%.o
+.PHONY: FORCE all units deps deps-check deps-bench deps-guest deps-fuzz demo check check-long check-asan \
 .PHONY: FORCE all units deps deps-check deps-bench deps-guest deps-fuzz demo check check-long check-asan \
 	check-ubsan check-tsan check-guest check-mutants check-style reliability fuzz format tidy check-cross \
 	kernel-objects bench scorecard install uninstall clean
