@@ -199,7 +199,6 @@ $(BENCHES) $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard bench/*.c)) $(BUILD)/obj/b
 
 .PRECIOUS: $(BUILD)/obj/%.o
 .PHONY: FORCE all units deps deps-check deps-bench deps-guest deps-fuzz demo check check-long check-asan \
-.PHONY: FORCE all units deps deps-check deps-bench deps-guest deps-fuzz demo check check-long check-asan \
 	check-ubsan check-tsan check-guest check-mutants check-style reliability fuzz format tidy check-cross \
 	kernel-objects bench scorecard install uninstall clean
 -include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(HELP_OBJECTS:.o=.d) \
