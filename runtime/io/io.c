@@ -421,6 +421,15 @@ static void pieces_start(struct ab_io *io)
     }
 }
 
+/* A read that gets no further: does the file lack the bytes, or does the device not give them? */
+static int no_more_to_read(struct ab_io *io, const struct ab_io_piece *piece)
+{
+    struct stat status;
+    const bool is_short = io->os->fstat(io->os, piece->fd, &status) == 0 && status.st_size >= 0 &&
+                          (uint64_t)status.st_size < piece->offset + piece->bytes;
+    return is_short ? -ABODE_ECORRUPT : -EIO;
+}
+
 /* Takes what a call moved off the piece. 0: all is moved; 1: ask for the rest; -errno. */
 static int piece_absorb(struct ab_io *io, struct ab_io_piece *piece, int64_t result)
 {
@@ -434,11 +443,9 @@ static int piece_absorb(struct ab_io *io, struct ab_io_piece *piece, int64_t res
     if (result < 0) {
         return (int)result;
     }
-    if (result == 0 && piece->request->kind == AB_IO_READ) {
-        return -ABODE_ECORRUPT; /* the file ends before */
-    }
-    if (result == 0 || result > piece->bytes) {
-        return -EIO; /* a device that takes nothing; more than asked: nonsense */
+    const bool is_read = piece->request->kind == AB_IO_READ;
+    if (result == 0 || result > piece->bytes) { /* more than asked: nonsense */
+        return result == 0 && is_read ? no_more_to_read(io, piece) : -EIO;
     }
     uint32_t moved = (uint32_t)result;
     if (moved < piece->bytes) {
@@ -446,7 +453,7 @@ static int piece_absorb(struct ab_io *io, struct ab_io_piece *piece, int64_t res
         io->counters.shorts++;
         moved = (uint32_t)ab_align_down(moved, AB_PAGE);
         if (moved == 0 && ++piece->retries > AB_IO_RETRIES_MAX) {
-            return piece->request->kind == AB_IO_READ ? -ABODE_ECORRUPT : -EIO; /* the file's end */
+            return is_read ? no_more_to_read(io, piece) : -EIO;
         }
     }
     if (moved > 0) {

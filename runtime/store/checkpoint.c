@@ -195,6 +195,8 @@ static int step_finish(struct ab_store *store)
     if (result < 0) {
         return result;
     }
+    /* the next open looks behind the checkpoint only; one that fails is told, and remembered */
+    (void)!ab_unsynced_sync(store);
     result = ab_journal_sync(journal);
     if (result < 0) {
         return result;

@@ -187,13 +187,22 @@ static int segment_sync(struct ab_store *store, uint32_t segment)
     return entry->sync_status;
 }
 
-void ab_segment_unsynced(struct ab_store *store, uint32_t segment)
+void ab_unsynced_add(struct ab_store *store, uint32_t segment)
 {
     struct ab_segment *entry = &store->segments[segment];
     if (!entry->unsynced) {
         entry->unsynced = true;
         entry->unsynced_next = store->unsynced_first;
         store->unsynced_first = segment;
+    }
+}
+
+void ab_unsynced_clear(struct ab_store *store)
+{
+    while (store->unsynced_first != AB_INDEX_NONE) { /* ends: each round takes one off */
+        struct ab_segment *entry = &store->segments[store->unsynced_first];
+        store->unsynced_first = entry->unsynced_next;
+        entry->unsynced = false;
     }
 }
 
@@ -298,7 +307,7 @@ static void mark_named(struct ab_store *store, uint32_t first, uint32_t end)
             struct ab_segment *entry = &store->segments[commit->segments[k]];
             entry->announced = true;
             if (entry->sync_group != store->group_number) { /* WRITTEN, and not synced by others */
-                ab_segment_unsynced(store, commit->segments[k]);
+                ab_unsynced_add(store, commit->segments[k]);
             }
         }
     }

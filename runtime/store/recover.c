@@ -31,7 +31,6 @@ struct recovery {
     uint64_t entries;
     struct ab_disk_segment_entry hints[HINTS_MAX]; /* of the last record, if that is a close */
     uint32_t hint_count;
-    bool is_closed; /* the last record is a close: all that is named has been synced */
 };
 
 /* ---- segment files ---- */
@@ -234,7 +233,10 @@ static int record_apply(void *context, const struct ab_disk_record *record, cons
         return -ABODE_ECORRUPT;
     }
     recovery->hint_count = 0; /* a close counts only if nothing follows it */
-    recovery->is_closed = record->kind == AB_RECORD_CLOSE;
+    recovery->store->replays_commits = record->kind == AB_RECORD_COMMIT;
+    if (record->kind == AB_RECORD_CLOSE) {
+        ab_unsynced_clear(recovery->store); /* all that is named has been synced */
+    }
     for (uint32_t at = 0; at < record->size;) {
         const struct ab_entry *entry = ab_entry_at(payload + at);
         const int result = entry_apply(recovery, entry, record->kind == AB_RECORD_CLOSE);
@@ -318,9 +320,6 @@ static void segment_judge(struct recovery *recovery, uint32_t index)
     segment->used = store->segment_pages;
     if (segment->live > 0) {
         ab_segment_state_set(store, index, AB_SEGMENT_SEALED);
-        if (!store->read_only && !recovery->is_closed) {
-            ab_segment_unsynced(store, index); /* a killed process may not have come to it */
-        }
     } else {
         segment->prepared = true; /* it has been in use */
         ab_segment_free_push(store, index);
@@ -373,6 +372,9 @@ static int writer_begin(struct recovery *recovery)
     /* A generation that was handed out and whose announcement a crash has eaten is at most one
      * above what is known: two above is new. */
     store->generation_floor = used > UINT32_MAX - 2 ? UINT32_MAX : used + 2;
+    for (uint32_t i = 0; i < store->dir_count; i++) { /* a killed process may have made files */
+        atomic_store_explicit(&store->dirs[i].segments_dirty, true, memory_order_release);
+    }
     return ab_dirs_enter_epoch(store);
 }
 
@@ -386,6 +388,7 @@ static int recover(struct recovery *recovery, uint64_t bytes_max)
     result = result < 0 ? result : table_make(recovery);
     result = result < 0 ? result : journal_find(store);
     result = result < 0 ? result : journal_replay(recovery);
+    store->replays_commits = false;
     if (result < 0) {
         return result;
     }

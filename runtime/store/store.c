@@ -195,6 +195,7 @@ int ab_store_open(const struct ab_store_config *config, struct ab_store **ret)
     store->journal.fd = -1;
     store->switching.journal.fd = -1;
     store->unsynced_first = AB_INDEX_NONE;
+    store->group_number = 1; /* no segment has been synced for it */
     ab_list_init(&store->inbox);
     result = locks_make(store);
     if (result < 0) {

@@ -101,7 +101,7 @@ bool oracle_may_be_gone(const struct oracle_name *name)
     return false;
 }
 
-void oracle_settle(struct oracle_name *name, const struct oracle_version *version)
+uint32_t oracle_found(struct oracle_name *name, const struct oracle_version *version)
 {
     /* a copy: the source may lie in the row itself */
     const struct oracle_version found = *version;
@@ -117,7 +117,12 @@ void oracle_settle(struct oracle_name *name, const struct oracle_version *versio
         }
     }
     name->durability = durability;
-    oracle_promise(name, oracle_push(name, found.gone ? NULL : &found.state));
+    return oracle_push(name, found.gone ? NULL : &found.state);
+}
+
+void oracle_settle(struct oracle_name *name, const struct oracle_version *version)
+{
+    oracle_promise(name, oracle_found(name, version));
 }
 
 void oracle_note(struct oracle *oracle, uint32_t name, const char *format, ...)

@@ -70,6 +70,8 @@ void oracle_note(struct oracle *oracle, uint32_t name, const char *format, ...)
 void oracle_tell(const struct oracle *oracle, uint32_t name);
 /* The call that the last push was for was refused: the version cannot come true. */
 void oracle_pop(struct oracle_name *name);
+/* This was read, and may be lost again; its index. */
+uint32_t oracle_found(struct oracle_name *name, const struct oracle_version *version);
 /* The store has been read, and holds this. */
 void oracle_settle(struct oracle_name *name, const struct oracle_version *version);
 

@@ -176,7 +176,7 @@ static int item_got(struct worker *worker, const struct abode_item *item, uint32
         worker->counts->items_damaged++;
         return 0;
     }
-    if (worker->verifying && (item->status == 0 || item->status == -ENOENT)) {
+    if (worker->verifying && !worker->unsettled && (item->status == 0 || item->status == -ENOENT)) {
         atomic_store(&worker->oracle->items[number],
                      item->status == 0 ? possible & ORACLE_PRESENT : ORACLE_ABSENT);
     }

@@ -50,6 +50,7 @@ struct worker {
     struct worker_name names[ORACLE_NAMES];
     struct worker_op ops[WORKER_OPS_MAX];
     bool verifying;  /* what is found now is settled: the store has it, or has it not */
+    bool unsettled;  /* but for what a killed process left unsynced: the power may still take it */
     bool items_busy; /* one cache op at a time: it owns the region */
     uint32_t region;
     unsigned char *region_base;

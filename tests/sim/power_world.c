@@ -35,6 +35,7 @@ struct world {
     bool is_beyond;  /* the disk has lied */
     bool is_noticed; /* and it was seen */
     bool is_opening;
+    bool after_kill;            /* the last life's unsynced writes are in limbo still */
     bool last_was_early;        /* the last cut came inside recovery */
     _Atomic(struct ab_kv *) kv; /* of the open runtime: for the watch */
 };
@@ -241,6 +242,18 @@ static int damaged_take(struct world *world, uint32_t index)
     return name_delete(world, index);
 }
 
+/* What was found is what there is, or, after a kill, one of the things that a cut may leave. */
+static void name_settle(struct world *world, uint32_t index, const struct oracle_version *found)
+{
+    struct oracle_name *known = &world->worker.oracle->names[index];
+
+    if (world->worker.unsettled) {
+        (void)oracle_found(known, found);
+    } else {
+        oracle_settle(known, found);
+    }
+}
+
 static int name_compare(struct world *world, uint32_t index)
 {
     struct worker *worker = &world->worker;
@@ -265,7 +278,7 @@ static int name_compare(struct world *world, uint32_t index)
     worker->counts->sessions_verified++;
     worker->names[index].exists = true;
     worker->names[index].state = version->state;
-    oracle_settle(known, version);
+    name_settle(world, index, version);
     rc = live_detach(&worker->host, worker->names[index].session, 0);
     return rc < 0 && !excuses(world, rc) ? name_wrong(world, index, "does not detach", rc) : rc;
 }
@@ -288,7 +301,7 @@ static int name_verify(struct world *world, uint32_t index)
             return name_wrong(world, index, "is lost", rc);
         }
         world->is_noticed |= world->is_beyond && !oracle_may_be_gone(known);
-        oracle_settle(known, &gone);
+        name_settle(world, index, &gone);
         return 0;
     }
     rc = rc < 0 ? rc : live_attach(&worker->host, name->session, -1, 0);
@@ -309,6 +322,7 @@ static int all_verify(struct world *world)
 
     doing(world, "verify");
     worker->verifying = true;
+    worker->unsettled = world->after_kill;
     for (uint32_t index = 0; index < NAMES && rc == 0; index++) {
         rc = name_verify(world, index);
     }
@@ -428,7 +442,13 @@ static int power_cycle(struct world *world, const struct life_plan *plan, bool i
     if (!sim_disk_is_off(&world->disk) && !may_stay_on) {
         sim_disk_power_cut(&world->disk, live_random(&world->random));
     }
-    if (!sim_disk_is_off(&world->disk)) {
+    const bool is_killed = sim_disk_is_off(&world->disk) && !world->is_beyond &&
+                           world->disk.errors == 0 && below(world, 8) == 0;
+    world->after_kill = is_killed;
+    if (is_killed) { /* the next process rests on what this one has not synced */
+        sim_disk_process_died(&world->disk);
+        world->result->counts.killed++;
+    } else if (!sim_disk_is_off(&world->disk)) {
         world->result->counts.clean++;
     } else if (!world->is_beyond) {
         cut_count(world, plan, in_close);

@@ -28,6 +28,7 @@ struct power_counts {
     uint64_t beyond,
         beyond_detected; /* cuts of a disk that lost or misplaced synced writes; of these
                                          so many were noticed: a miss, an older state, -ABODE_ECORRUPT */
+    uint64_t killed;     /* lives that ended as if by kill -9: nothing of the limbo is lost yet */
     uint64_t clean, writes_kept, writes_dropped, writes_torn;
 };
 

@@ -730,6 +730,13 @@ uint32_t sim_disk_fds_open(struct sim_disk *disk)
     return (uint32_t)unlocked(disk, fds_open(disk));
 }
 
+void sim_disk_process_died(struct sim_disk *disk)
+{
+    lock(disk);
+    disk->limbo_stays = true;
+    (void)unlocked(disk, 0);
+}
+
 void sim_disk_power_on(struct sim_disk *disk)
 {
     lock(disk);
@@ -737,10 +744,11 @@ void sim_disk_power_on(struct sim_disk *disk)
         fprintf(stderr, "sim_disk_power_on: descriptors are open\n");
         abort();
     }
-    if (atomic_load(&disk->is_off)) {
+    if (atomic_load(&disk->is_off) && !disk->limbo_stays) {
         sim_image_cut(&disk->image, disk->cut_seed);
     }
     disk->plan_count = 0;
+    disk->limbo_stays = false;
     disk->in_checkpoint = false;
     disk->changes = disk->errors = 0;
     atomic_store(&disk->is_off, false);

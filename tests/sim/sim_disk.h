@@ -57,6 +57,7 @@ struct sim_disk {
     bool (*watch)(void *context); /* may be NULL; the caller's locks are held */
     void *watch_context;
     atomic_bool is_off;
+    bool limbo_stays;
     pthread_mutex_t mutex; /* guards all below */
     struct sim_image image;
     struct sim_fd fds[SIM_FDS_MAX];
@@ -80,6 +81,8 @@ void sim_disk_plans_clear(struct sim_disk *disk);
 /* Between two calls, now. */
 void sim_disk_power_cut(struct sim_disk *disk, uint64_t seed);
 bool sim_disk_is_off(struct sim_disk *disk);
+/* It was not the power that went but the process: what is in limbo stays there. */
+void sim_disk_process_died(struct sim_disk *disk);
 /* Works also where power was not cut: then nothing in limbo is lost. No descriptor may be open. */
 void sim_disk_power_on(struct sim_disk *disk);
 uint32_t sim_disk_fds_open(struct sim_disk *disk);

@@ -97,9 +97,10 @@ static void report(const struct power_result *sum, uint64_t seed, double seconds
 
     printf(
         "power cuts %llu in %.1f s: in recovery %llu (twice in a row %llu), in a checkpoint %llu, "
-        "in a compaction %llu, in close %llu; clean closes %llu\n",
+        "in a compaction %llu, in close %llu; clean closes %llu, kills %llu\n",
         N(counts->crashes), seconds, N(counts->in_recovery), N(counts->twice),
-        N(counts->in_checkpoint), N(counts->in_compaction), N(counts->in_close), N(counts->clean));
+        N(counts->in_checkpoint), N(counts->in_compaction), N(counts->in_close), N(counts->clean),
+        N(counts->killed));
     printf("cuts after an I/O error or a full disk: in recovery %llu, in a checkpoint %llu, in a "
            "compaction %llu\n",
            N(counts->errors_recovery), N(counts->errors_checkpoint), N(counts->errors_compaction));

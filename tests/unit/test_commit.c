@@ -210,6 +210,36 @@ static void bytes_come_before_the_record_that_points_at_them(void **state)
     store_client_close(client);
 }
 
+static uint32_t data_syncs_of(struct fixture *fixture)
+{
+    uint32_t count = 0;
+    (void)pthread_mutex_lock(&fixture->mutex);
+    for (uint32_t k = 0; k < fixture->event_count; k++) {
+        count += fixture->events[k] == EVENT_DATA_SYNC ? 1 : 0;
+    }
+    (void)pthread_mutex_unlock(&fixture->mutex);
+    return count;
+}
+
+/* A DURABLE commit that writes nothing itself rests on what was WRITTEN before. Segments of this
+ * store are made, and so synced, before. What a killed process left is sim/'s. */
+static void what_was_written_is_synced_before_it_is_promised(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store_client *client = &fixture->client;
+    open_ok(fixture);
+    assert_int_equal(store_client_put(client, 1, 1, 1, AB_PROMISE_WRITTEN), 0);
+    usleep(20000); /* the preparer's own syncs */
+    events_clear(fixture);
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_WRITTEN), 0);
+    assert_int_equal(data_syncs_of(fixture), 0);
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_DURABLE), 0);
+    assert_int_equal(data_syncs_of(fixture), 1);
+    assert_int_equal(store_client_barrier(client, AB_PROMISE_DURABLE), 0);
+    assert_int_equal(data_syncs_of(fixture), 1); /* once is enough */
+    store_client_close(client);
+}
+
 static void commits_that_come_during_a_sync_share_the_next(void **state)
 {
     struct fixture *fixture = *state;
@@ -665,6 +695,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(bytes_come_before_the_record_that_points_at_them),
+        CASE(what_was_written_is_synced_before_it_is_promised),
         CASE(commits_that_come_during_a_sync_share_the_next),
         CASE(bad_commits_fail_alone),
         CASE(a_failed_data_sync_fails_only_who_named_the_segment),
