@@ -617,28 +617,28 @@ void ab_cache_move_done(struct ab_task *task, struct ab_move *move)
 
 /* ---- delete ---- */
 
-/* -EAGAIN: it is being written or read just now */
+/* -EAGAIN: it is being written or read just now. A key that is not there commits all the same, and
+ * behind every delete that was asked for before: one that failed, or is on its way still, has taken
+ * the item out of memory, but the journal may bring it back. */
 static int delete_item(struct ab_task *task, uint32_t at)
 {
     struct ab_kv *kv = task->kv;
     uint8_t id = 0;
     (void)item_component(kv, task->model, &id);
     uint32_t index = find(kv, id, &task->keys[at]);
-    if (index == AB_INDEX_NONE) {
-        return 0;
-    }
-    const struct ab_block *block = &kv->blocks[index];
-    bool busy = (block->flags & (AB_BLOCK_PENDING | AB_BLOCK_MOVING)) != 0 ||
-                (block->frame != AB_INDEX_NONE && ab_block_frame_info(kv, block)->pins > 0);
+    const struct ab_block *block = index == AB_INDEX_NONE ? NULL : &kv->blocks[index];
+    bool busy = block != NULL &&
+                ((block->flags & (AB_BLOCK_PENDING | AB_BLOCK_MOVING)) != 0 ||
+                 (block->frame != AB_INDEX_NONE && ab_block_frame_info(kv, block)->pins > 0));
     if (busy) {
         return -EAGAIN;
     }
     struct ab_record *record = ab_task_record(task);
     if (record == NULL) {
         task->status = -ENOMEM; /* of the op: nothing would wake one that waits for memory */
-        return 0;
+    } else if (block != NULL) {
+        ab_record_block_drop(record, index);
     }
-    ab_record_block_drop(record, index);
     return 0;
 }
 

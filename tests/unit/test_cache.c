@@ -251,6 +251,31 @@ static void deleted_is_gone_for_good(void **state)
     host_free(&host);
 }
 
+/* The first delete fails with the journal; the item is out of memory, and the journal still has it:
+ * to say 0 to the second one would be to promise what the next open takes back. */
+static void delete_that_failed_is_not_acknowledged_when_tried_again(void **state)
+{
+    struct host host = host_make(state);
+    struct abode_item item = item_of(&host, 1, 9000);
+    struct abode_key key = api_name(1);
+    struct abode_op op = {.timeout_ns = 0};
+    fill(host.memory + item.offset, 9000, 1);
+    assert_int_equal(put(&host, &item, 1, ABODE_DURABLE), 0);
+    fault_os_plan(
+        &host.api->fault,
+        (struct fault_plan){
+            .call = AB_OS_PWRITE, .nth = 1, .kind = FAULT_ERROR, .error = EIO, .sticky = true});
+    int status = 0;
+    for (uint32_t again = 0; again < 3; again++) {
+        status =
+            api_wait(host.api, &op, abode_cache_delete(host.api->queue, host.model, &key, 1, &op));
+        assert_true(status == -EIO || status == -EROFS);
+    }
+    assert_true(fault_os_strikes(&host.api->fault) > 0);
+    fault_os_clear(&host.api->fault);
+    host_free(&host);
+}
+
 static void corrupt_item_is_refused_and_replaced(void **state)
 {
     struct host host = host_make(state);
@@ -616,6 +641,7 @@ int main(void)
         TEST(bad_items_harm_no_good_ones),
         TEST(misses_and_small_rooms),
         TEST(deleted_is_gone_for_good),
+        TEST(delete_that_failed_is_not_acknowledged_when_tried_again),
         TEST(corrupt_item_is_refused_and_replaced),
         TEST(more_than_there_is_room_for),
         TEST(put_of_what_is_being_spilled),
