@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <time.h>
 
+#define NS_PER_S 1000000000
 #define SPINS 500u /* 10 to 20 us with the try in it: a section of lock KV */
 
 #ifdef AB_DEBUG
@@ -224,16 +225,18 @@ void ab_cond_destroy(struct ab_cond *cond)
     AB_ASSERT(error == 0);
 }
 
-bool ab_cond_wait(struct ab_cond *cond, struct ab_lock *lock, uint64_t deadline_ns)
+bool ab_cond_wait(struct ab_cond *cond, struct ab_lock *lock, int64_t wait_ns)
 {
+    struct timespec now;
     AB_ASSERT_DEBUG(ab_lock_held(lock));
-    if (deadline_ns == 0) {
+    if (wait_ns <= 0 || clock_gettime(CLOCK_MONOTONIC, &now) != 0) {
         const int error = pthread_cond_wait(&cond->cond, &lock->mutex);
         AB_ASSERT(error == 0);
         return true;
     }
-    const struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
-                                      .tv_nsec = (long)(deadline_ns % 1000000000u)};
+    const int64_t nsec = now.tv_nsec + wait_ns % NS_PER_S;
+    const struct timespec deadline = {.tv_sec = now.tv_sec + wait_ns / NS_PER_S + nsec / NS_PER_S,
+                                      .tv_nsec = nsec % NS_PER_S};
     const int error = pthread_cond_timedwait(&cond->cond, &lock->mutex, &deadline);
     AB_ASSERT(error == 0 || error == ETIMEDOUT);
     return error != ETIMEDOUT;

@@ -51,8 +51,9 @@ struct ab_cond {
 };
 int ab_cond_init(struct ab_cond *cond) AB_MUST_CHECK;
 void ab_cond_destroy(struct ab_cond *cond);
-/* deadline_ns: CLOCK_MONOTONIC, 0 = none. false: the deadline passed. */
-bool ab_cond_wait(struct ab_cond *cond, struct ab_lock *lock, uint64_t deadline_ns);
+/* At most this long, 0: without end. false: the time is over. How long, not until when: a time of
+ * struct ab_os's clock need not be one of the kernel's. */
+bool ab_cond_wait(struct ab_cond *cond, struct ab_lock *lock, int64_t wait_ns);
 void ab_cond_signal(struct ab_cond *cond);
 void ab_cond_broadcast(struct ab_cond *cond);
 

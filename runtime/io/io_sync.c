@@ -6,6 +6,7 @@
  *
  * Thread rule: the owner's; sync_wake() from any thread.
  */
+#include "base/num.h"
 #include "io/io_engine.h"
 
 #include <errno.h>
@@ -75,12 +76,11 @@ static void sync_cancel(struct ab_io *io, struct ab_io_piece *piece)
 static void sync_sleep(struct ab_io *io, int64_t timeout_ns)
 {
     struct sync *sync = io->engine;
-    const uint64_t end_ns = timeout_ns < 0 ? 0 : io->os->clock_ns(io->os) + (uint64_t)timeout_ns;
     ab_lock_take(&sync->lock);
     if (ab_io_sleep_begin(io)) {
-        bool in_time = true;
-        while (in_time && atomic_load(&io->sleep_state) == AB_IO_SLEEPING) {
-            in_time = ab_cond_wait(&sync->wakeup, &sync->lock, end_ns);
+        if (atomic_load(&io->sleep_state) ==
+            AB_IO_SLEEPING) { /* woken early: ab_io_poll comes again */
+            (void)ab_cond_wait(&sync->wakeup, &sync->lock, AB_MAX(timeout_ns, 0));
         }
         ab_io_sleep_end(io);
     }

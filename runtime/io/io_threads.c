@@ -10,6 +10,7 @@
  * Thread rule: `lock` guards both lists, `stopping` and `owner_waits`. A pool thread reads a piece
  * that it took off the list and writes only its `result`; all else is the owner's.
  */
+#include "base/num.h"
 #include "io/io_engine.h"
 
 #include <errno.h>
@@ -153,12 +154,10 @@ static void owner_sleep(struct ab_io *io, struct pool *pool, int64_t timeout_ns)
     if (!ab_io_sleep_begin(io)) {
         return;
     }
-    const uint64_t end_ns = timeout_ns < 0 ? 0 : io->os->clock_ns(io->os) + (uint64_t)timeout_ns;
-    bool in_time = true;
     pool->owner_waits = true;
-    while (in_time && ab_list_is_empty(&pool->ended) &&
-           atomic_load(&io->sleep_state) == AB_IO_SLEEPING) {
-        in_time = ab_cond_wait(&pool->finished, &pool->lock, end_ns);
+    if (ab_list_is_empty(&pool->ended) && atomic_load(&io->sleep_state) == AB_IO_SLEEPING) {
+        /* woken early: ab_io_poll comes again */
+        (void)ab_cond_wait(&pool->finished, &pool->lock, AB_MAX(timeout_ns, 0));
     }
     pool->owner_waits = false;
     ab_io_sleep_end(io);

