@@ -26,7 +26,10 @@
  *   Blocking   No call waits for I/O, except abode_open, abode_close, abode_model_add,
  *              abode_region_add/remove, abode_verify, abode_inspect and abode_poll with a
  *              timeout. Everything else that needs I/O is an op, finished through a queue.
- *   fork(2)    A runtime belongs to the process that opened it; a child must not use it.
+ *   fork(2)    A runtime belongs to the process that opened it: in a child each call on it is
+ *              -ENOTRECOVERABLE and touches nothing; frames are not there, a pointer into one ends
+ *              the child. A child that lives on without exec keeps the store locked, even when
+ *              the parent has ended.
  *   Structs    start with struct_size = sizeof of the caller's version; reserved fields are zero.
  *
  * Linux, C11 or C++17. Node numbers are dense: 0 .. node_count - 1, in the operating system's
@@ -200,7 +203,8 @@ ABODE_API ABODE_MUST_CHECK int abode_model_add(struct abode *runtime,
 struct abode_queue;
 struct abode_op {
     void *user_data;     /* (in) the caller's own */
-    uint64_t timeout_ns; /* (in) give up after this long with -ETIMEDOUT; 0: no limit */
+    uint64_t timeout_ns; /* (in) give up after this long with -ETIMEDOUT; 0: no limit. What a device
+                            has begun to write, or to read into the host's memory, is waited for */
     int32_t status;      /* 0 or negative; valid once abode_poll() has returned the op */
     uint32_t item_count; /* attach: rows; cache: items */
     uint32_t item_good;  /* longest prefix of them that is usable */

@@ -359,8 +359,10 @@ void ab_attach_step(struct ab_task *task)
     bool ended = task->status == -ETIMEDOUT || task->cancelled || task->status == -ABODE_EFULL ||
                  task->status == -ENOSPC;
     if (ended) {
-        /* moves in flight have pins of their own: they end later, for whoever comes next */
-        if (task->pending > 0) {
+        /* moves in flight have pins of their own: they end later, for whoever comes next. The host's
+         * time is over: it does not wait for a device that does not answer. */
+        bool over = task->status == -ETIMEDOUT || task->cancelled;
+        if (task->pending > 0 && !(over && ab_task_restores_leave(task))) {
             ab_list_remove(&task->link);
             return;
         }

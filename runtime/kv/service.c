@@ -128,7 +128,7 @@ static bool move_start(struct ab_service *service, struct ab_move *move)
         return false;
     }
     request_fill(service, &move->request, AB_IO_READ, move->slot, move->address, move->bytes);
-    if (move->task->kind == AB_TASK_SCRUB) {
+    if (move->scrub) { /* its task is not ours to look at: lock KV is not held */
         move->request.priority = AB_IO_SCRUB;
     }
     move->request.user_data = move;
@@ -563,6 +563,7 @@ static int pools_make(struct ab_transfer *transfer)
 {
     const struct ab_os *os = transfer->kv->os;
     uint32_t moves = transfer->service_count * MOVES_PER_SERVICE;
+    transfer->move_count = moves;
     uint32_t batches = transfer->service_count * BATCHES_PER_SERVICE;
     transfer->moves = ab_os_alloc_array(os, moves, sizeof(*transfer->moves));
     transfer->batches = ab_os_alloc_array(os, batches, sizeof(*transfer->batches));

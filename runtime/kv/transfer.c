@@ -107,6 +107,29 @@ struct ab_task *ab_task_own_new(struct ab_kv *kv, enum ab_task_kind kind)
     return task;
 }
 
+bool ab_task_restores_leave(struct ab_task *task)
+{
+    struct ab_transfer *transfer = task->kv->transfer;
+    struct ab_task *own = ab_task_own_new(task->kv, AB_TASK_PREFETCH);
+    if (own == NULL) {
+        return false;
+    }
+    own->session = task->session;
+    own->generation = task->generation;
+    own->model = task->model;
+    own->status = -ETIMEDOUT; /* it starts nothing more */
+    for (uint32_t i = 0; i < transfer->move_count; i++) {
+        struct ab_move *move = &transfer->moves[i];
+        if (move->task == task) {
+            move->task = own;
+            own->pending++;
+            task->pending--;
+        }
+    }
+    ab_task_start(own);
+    return true;
+}
+
 void ab_task_finish(struct ab_task *task, int status)
 {
     struct ab_kv *kv = task->kv;
@@ -155,6 +178,7 @@ struct ab_move *ab_move_new(struct ab_kv *kv, struct ab_task *task, enum ab_move
     ab_list_init(&move->link);
     move->kind = kind;
     move->task = task;
+    move->scrub = task->kind == AB_TASK_SCRUB;
     move->block = block;
     move->state = AB_MOVE_QUEUED;
     const struct ab_block *b = &kv->blocks[block];
@@ -170,6 +194,7 @@ struct ab_move *ab_move_new(struct ab_kv *kv, struct ab_task *task, enum ab_move
 void ab_move_free(struct ab_kv *kv, struct ab_move *move)
 {
     move->state = AB_MOVE_FREE;
+    move->task = NULL;
     ab_list_push_back(&kv->transfer->moves_free, &move->link);
 }
 

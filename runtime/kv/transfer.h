@@ -53,6 +53,7 @@ struct ab_move {
     uint64_t bytes;
     void *address;        /* frame or host memory: what is read or written */
     bool staged;          /* address is a frame, host bytes go through it */
+    bool scrub;           /* of a task of that kind: it gives way to all others */
     bool owns_frame;      /* the block has a frame that this move pinned */
     uint64_t checksum[2]; /* RESTORE: [0] expected; SPILL: computed */
     int status;
@@ -178,6 +179,7 @@ struct ab_transfer {
     struct ab_list runnable, hungry, active;
     struct ab_list moves_free, batches_free, tasks_free; /* tasks of abode's own */
     struct ab_move *moves;
+    uint32_t move_count;
     struct ab_batch *batches;
     struct ab_task *tasks;
     unsigned char *pages; /* header pages of batches */
@@ -207,6 +209,8 @@ void ab_task_runnable(struct ab_task *task);
 void ab_transfer_kick(struct ab_kv *kv); /* hungry tasks may go on */
 void ab_room_kick(struct ab_kv *kv);     /* tasks that wait for room in the store may go on */
 void ab_transfer_wake(struct ab_kv *kv); /* some service looks at what is runnable */
+/* The task's restores end without it, under a task of abode's own. false: none to be had now. */
+bool ab_task_restores_leave(struct ab_task *task);
 void ab_task_finish(struct ab_task *task,
                     int status); /* op to its queue, or own task to the pool */
 /* What reserve & co. answer when there is no frame: -EAGAIN (being freed), -ABODE_EFULL (all is
