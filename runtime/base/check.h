@@ -16,10 +16,19 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct ab_poison {
-    _Atomic(const char *) where; /* "file:line: condition" of the first broken promise, or NULL */
+    _Atomic(const char *) where;   /* "file:line: condition" of the first broken promise, or NULL */
+    const volatile uint32_t *home; /* a word that is 0 in a child of fork() only; NULL: not known */
 };
+
+/* A copy made by fork(): no service thread came along, locks may be held for ever, and the store is
+ * the parent's. */
+static inline bool ab_forked(const struct ab_poison *poison)
+{
+    return poison->home != NULL && *poison->home == 0;
+}
 
 static inline bool ab_poisoned(const struct ab_poison *poison)
 {

@@ -39,9 +39,16 @@ int abode_queue_open(struct abode *runtime, uint32_t depth, struct abode_queue *
     return ab_leave(runtime, before, status);
 }
 
+static bool queue_is_forked(const struct abode_queue *queue)
+{
+    return ab_forked(ab_queue_kv(queue)->poison);
+}
+
 int abode_queue_close(struct abode_queue *queue)
 {
-    return queue == NULL ? -EINVAL : ab_queue_close(queue);
+    return queue == NULL            ? -EINVAL
+           : queue_is_forked(queue) ? -ENOTRECOVERABLE
+                                    : ab_queue_close(queue);
 }
 
 int abode_queue_fd(const struct abode_queue *queue)
@@ -57,7 +64,9 @@ uint32_t abode_queue_pending(const struct abode_queue *queue)
 int abode_poll(struct abode_queue *queue, struct abode_op **ret_ops, uint32_t capacity,
                int64_t timeout_ns)
 {
-    return queue == NULL ? -EINVAL : ab_queue_poll(queue, ret_ops, capacity, timeout_ns);
+    return queue == NULL            ? -EINVAL
+           : queue_is_forked(queue) ? -ENOTRECOVERABLE
+                                    : ab_queue_poll(queue, ret_ops, capacity, timeout_ns);
 }
 
 int abode_cancel(struct abode_queue *queue, struct abode_op *op)
@@ -66,6 +75,9 @@ int abode_cancel(struct abode_queue *queue, struct abode_op *op)
         return -EINVAL;
     }
     struct ab_kv *kv = ab_queue_kv(queue);
+    if (ab_forked(kv->poison)) {
+        return -ENOTRECOVERABLE;
+    }
     ab_lock_take(&kv->lock);
     struct ab_task *task = ab_queue_find(queue, op);
     if (task != NULL && !task->cancelled) {
@@ -290,6 +302,9 @@ static int session_op(struct abode_queue *queue, struct abode_session handle,
 {
     struct ab_kv *kv = ab_queue_kv(queue);
     bool attach = kind == AB_TASK_ATTACH;
+    if (ab_forked(kv->poison)) {
+        return -ENOTRECOVERABLE;
+    }
     ab_lock_take(&kv->lock);
     struct ab_session *session = ab_session_get(kv, handle);
     int status = 0;
@@ -400,15 +415,16 @@ int abode_cache_probe(struct abode *runtime, uint32_t model, const struct abode_
 int abode_cache_put(struct abode_queue *queue, uint32_t model, struct abode_item *items,
                     uint32_t item_count, uint32_t durability, struct abode_op *op)
 {
-    return queue == NULL || op == NULL
-               ? -EINVAL
-               : ab_cache_put(queue, model, items, item_count, durability, op);
+    return queue == NULL || op == NULL ? -EINVAL
+           : queue_is_forked(queue)    ? -ENOTRECOVERABLE
+                                    : ab_cache_put(queue, model, items, item_count, durability, op);
 }
 
 int abode_cache_get(struct abode_queue *queue, uint32_t model, struct abode_item *items,
                     uint32_t item_count, struct abode_op *op)
 {
     return queue == NULL || op == NULL ? -EINVAL
+           : queue_is_forked(queue)    ? -ENOTRECOVERABLE
                                        : ab_cache_get(queue, model, items, item_count, op);
 }
 
@@ -416,6 +432,7 @@ int abode_cache_delete(struct abode_queue *queue, uint32_t model, const struct a
                        uint32_t key_count, struct abode_op *op)
 {
     return queue == NULL || op == NULL ? -EINVAL
+           : queue_is_forked(queue)    ? -ENOTRECOVERABLE
                                        : ab_cache_delete(queue, model, keys, key_count, op);
 }
 

@@ -53,7 +53,7 @@ static inline int ab_enter(struct abode *runtime, struct ab_poison **ret_before)
     if (runtime == NULL) {
         return -EINVAL;
     }
-    if (ab_poisoned(&runtime->poison)) {
+    if (ab_poisoned(&runtime->poison) || ab_forked(&runtime->poison)) {
         return -ENOTRECOVERABLE;
     }
     *ret_before = ab_poison_enter(&runtime->poison);

@@ -114,6 +114,9 @@ int abode_support_get(const struct abode *constant, struct abode_support *ret)
     if (runtime == NULL || ret == NULL) {
         return -EINVAL;
     }
+    if (ab_forked(&runtime->poison)) {
+        return -ENOTRECOVERABLE;
+    }
     *ret = (struct abode_support){.struct_size = sizeof(*ret)};
     ab_lock_take(&runtime->lock);
     (void)snprintf(runtime->texts[0], AB_SUPPORT_TEXT_MAX, "none: opened read-only");
@@ -171,6 +174,9 @@ int abode_stats_get(const struct abode *runtime, struct abode_stats *ret)
     if (runtime == NULL || ret == NULL) {
         return -EINVAL;
     }
+    if (ab_forked(&runtime->poison)) {
+        return -ENOTRECOVERABLE;
+    }
     struct ab_kv *kv = runtime->kv;
     *ret = (struct abode_stats){.struct_size = sizeof(*ret),
                                 .node_count = ab_topology_node_count(runtime->topology)};
@@ -212,6 +218,9 @@ int abode_machine_node_get(struct abode *runtime, uint32_t index, struct abode_n
     if (runtime == NULL || ret == NULL) {
         return -EINVAL;
     }
+    if (ab_forked(&runtime->poison)) {
+        return -ENOTRECOVERABLE;
+    }
     if (index >= ab_topology_node_count(runtime->topology)) {
         return -ENOENT;
     }
@@ -237,6 +246,9 @@ int abode_machine_device_get(struct abode *runtime, uint32_t index, struct abode
 {
     if (runtime == NULL || ret == NULL) {
         return -EINVAL;
+    }
+    if (ab_forked(&runtime->poison)) {
+        return -ENOTRECOVERABLE;
     }
     if (runtime->store == NULL || index >= ab_store_device_count(runtime->store)) {
         return -ENOENT;

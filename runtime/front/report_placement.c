@@ -190,6 +190,9 @@ int abode_session_placement(struct abode *runtime, struct abode_session handle,
     if (runtime == NULL || ret == NULL) {
         return -EINVAL;
     }
+    if (ab_forked(&runtime->poison)) {
+        return -ENOTRECOVERABLE;
+    }
     struct ab_kv *kv = runtime->kv;
     ab_lock_take(&kv->lock);
     const struct ab_session *session = ab_session_get(kv, handle);

@@ -2,6 +2,7 @@
  * runtime.c - abode_open and abode_close: layers in order, and back.
  */
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/num.h"
 #include "front/front.h"
@@ -44,8 +45,32 @@ static int paths_copy(struct abode *runtime)
     return 0;
 }
 
+/* A page that a child of fork() sees zeroed: by it each call knows, for one load, that it is in one. */
+static int home_open(struct abode *runtime)
+{
+    const struct ab_os *os = runtime->os;
+    void *page = NULL;
+    int status =
+        os->mmap(os, AB_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &page);
+    if (status != 0) {
+        return status;
+    }
+    *(uint32_t *)page = 1;
+    runtime->poison.home = page;
+    status = os->madvise(os, page, AB_PAGE, MADV_WIPEONFORK);
+    if (status != 0) {
+        ab_log(&runtime->log, AB_LOG_WARNING,
+               "a child of fork() that uses this runtime will not be refused (MADV_WIPEONFORK: %s)",
+               abode_strerror(status));
+    }
+    return 0;
+}
+
 static void runtime_free(struct abode *runtime)
 {
+    if (runtime->poison.home != NULL) {
+        (void)runtime->os->munmap(runtime->os, (void *)(uintptr_t)runtime->poison.home, AB_PAGE);
+    }
     for (uint32_t i = 0; i < AB_STORE_DEVICES_MAX; i++) {
         runtime->os->free(runtime->os, runtime->paths[i]);
     }
@@ -147,7 +172,10 @@ int ab_open_with_tail(const struct abode_config *config, const struct ab_os *os,
         return status;
     }
     struct ab_poison *before = ab_poison_enter(&runtime->poison);
-    status = paths_copy(runtime);
+    status = home_open(runtime);
+    if (status == 0) {
+        status = paths_copy(runtime);
+    }
     if (status == 0) {
         status = layers_open(runtime);
     }
@@ -196,6 +224,9 @@ int abode_close(struct abode *runtime)
     struct ab_poison *before;
     if (runtime == NULL) {
         return -EINVAL;
+    }
+    if (ab_forked(&runtime->poison)) {
+        return -ENOTRECOVERABLE;
     }
     ab_lock_take(&runtime->kv->lock);
     bool queues = runtime->kv->queue_count > 0;
