@@ -128,6 +128,14 @@ uint64_t live_seed(int argc, char **argv)
     return live_option(argc, argv, "--seed", (uint64_t)now.tv_nsec ^ (uint64_t)now.tv_sec << 20);
 }
 
+uint64_t live_clock_ns(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 void live_log(void *context, int level, const char *line)
 {
     (void)context;

@@ -64,6 +64,8 @@ uint64_t live_seed(int argc, char **argv);
 /* value of an option "--name N"; fallback where it is absent; exits with usage on garbage */
 uint64_t live_option(int argc, char **argv, const char *name, uint64_t fallback);
 
+uint64_t live_clock_ns(void); /* CLOCK_MONOTONIC */
+
 /* For abode_config.log: to stderr where ABODE_TEST_LOG is set, else nowhere. */
 void live_log(void *context, int level, const char *line);
 

@@ -8,9 +8,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define ATTACHED_MAX 7u
 #define STATS_STEPS 32u
 
 int worker_wrong(struct worker *worker, const char *format, ...)
@@ -18,7 +18,7 @@ int worker_wrong(struct worker *worker, const char *format, ...)
     va_list arguments;
 
     va_start(arguments, format);
-    (void)vsnprintf(worker->shared->why, sizeof(worker->shared->why), format, arguments);
+    (void)vsnprintf(worker->part->why, sizeof(worker->part->why), format, arguments);
     va_end(arguments);
     return -EBADMSG;
 }
@@ -28,20 +28,23 @@ static uint32_t below(struct worker *worker, uint32_t bound)
     return live_random_below(&worker->random, bound);
 }
 
+/* What was asked for has not happened, and nothing is wrong with that. */
 static bool is_refusal(const struct worker *worker, int rc)
 {
     return rc == -ABODE_EFULL || rc == -EAGAIN ||
+           (worker->plan->rough && (rc == -ENOSPC || rc == -EIO || rc == -EROFS)) ||
            (rc < 0 && worker->power != NULL && worker->power->excuses(worker->power->context, rc));
 }
 
-void worker_name_key(uint32_t name, struct abode_key *ret)
+void worker_name_key(const struct worker *worker, uint32_t name, struct abode_key *ret)
 {
-    live_key(name, ret);
+    live_key(worker->number * ORACLE_NAMES + name, ret);
 }
 
-void worker_item_key(uint32_t number, struct abode_key *ret)
+/* Key and bytes of an item follow from this. */
+static uint32_t item_number(const struct worker *worker, uint32_t index)
 {
-    live_key(1000000 + number, ret);
+    return 1000000 + worker->number * ORACLE_ITEMS + index;
 }
 
 /* ---- stats: the workload must do what it is for -------------------------------------------------- */
@@ -58,11 +61,15 @@ int worker_stats_check(struct worker *worker)
         worker->stats_last = stats;
         return 0;
     }
-    if (stats.sessions_dropped != 0 || stats.checksum_failures != 0 || stats.io_errors != 0) {
+    if (stats.sessions_dropped != 0 || stats.checksum_failures != 0 ||
+        (stats.io_errors != 0 && !worker->plan->rough)) {
         return worker_wrong(
             worker, "%llu sessions dropped, %llu checksum failures, %llu I/O errors",
             (unsigned long long)stats.sessions_dropped, (unsigned long long)stats.checksum_failures,
             (unsigned long long)stats.io_errors);
+    }
+    if (worker->number > 0) {
+        return 0; /* of the whole process: counted once */
     }
     worker->counts->blocks_evicted += stats.blocks_evicted - worker->stats_last.blocks_evicted;
     worker->counts->bytes_written += stats.bytes_written - worker->stats_last.bytes_written;
@@ -144,6 +151,7 @@ static int detach_finished(struct worker *worker, const struct worker_op *op)
     }
     if (is_refusal(worker, op->op.status)) { /* in memory still; the next detach tries again */
         worker->counts->refusals++;
+        oracle_note(worker->oracle, op->name, "detach refused: %d", op->op.status);
         return 0;
     }
     if (op->op.status < 0) {
@@ -168,6 +176,15 @@ static uint32_t item_possible(struct worker *worker, uint32_t number)
     return atomic_load(&worker->oracle->items[number]);
 }
 
+/* The store has it, or has it not. On a device that fails, or is full, an item may be forgotten. */
+static void item_settle(struct worker *worker, uint32_t number, bool is_there)
+{
+    atomic_store(&worker->oracle->items[number], !is_there ? ORACLE_ABSENT
+                                                 : worker->plan->rough
+                                                     ? ORACLE_PRESENT | ORACLE_ABSENT
+                                                     : ORACLE_PRESENT);
+}
+
 static int item_got(struct worker *worker, const struct abode_item *item, uint32_t number)
 {
     uint32_t possible = item_possible(worker, number);
@@ -177,8 +194,7 @@ static int item_got(struct worker *worker, const struct abode_item *item, uint32
         return 0;
     }
     if (worker->verifying && !worker->unsettled && (item->status == 0 || item->status == -ENOENT)) {
-        atomic_store(&worker->oracle->items[number],
-                     item->status == 0 ? possible & ORACLE_PRESENT : ORACLE_ABSENT);
+        item_settle(worker, number, item->status == 0);
     }
     if (item->status == -ENOENT && ((possible & ORACLE_ABSENT) || worker->power != NULL)) {
         worker->counts->items_left += (possible & ORACLE_ABSENT) == 0;
@@ -187,7 +203,8 @@ static int item_got(struct worker *worker, const struct abode_item *item, uint32
     if (item->status == 0 && (possible & ORACLE_PRESENT)) {
         worker->counts->items_verified++;
         worker->counts->bytes_verified += item->bytes;
-        return live_item_is(number, worker->region_base + item->offset, item->bytes)
+        return live_item_is(item_number(worker, number), worker->region_base + item->offset,
+                            item->bytes)
                    ? 0
                    : worker_wrong(worker, "item %u has wrong bytes", number);
     }
@@ -204,10 +221,10 @@ void worker_events_take(struct worker *worker)
     int count =
         abode_cache_events(worker->host.runtime, worker->host.model, left, ORACLE_ITEMS, &lost);
 
-    for (uint32_t number = 0; number < worker->items_max; number++) {
+    for (uint32_t number = 0; number < worker->item_count; number++) {
         bool is_named = lost > 0;
 
-        worker_item_key(number, &key);
+        live_key(item_number(worker, number), &key);
         for (int event = 0; event < count; event++) {
             is_named |= memcmp(key.bytes, left[event].bytes, sizeof(key.bytes)) == 0;
         }
@@ -220,7 +237,7 @@ void worker_events_take(struct worker *worker)
 static void item_was_put(struct worker *worker, const struct worker_op *op, uint32_t number)
 {
     if (worker->power == NULL || op->durability == ABODE_DURABLE) {
-        atomic_store(&worker->oracle->items[number], ORACLE_PRESENT);
+        item_settle(worker, number, true);
     }
     worker->counts->items_put++;
 }
@@ -231,16 +248,17 @@ static int items_finished(struct worker *worker, const struct worker_op *op)
     if (worker->power != NULL) {
         worker_events_take(worker);
     }
-    if (op->kind == OP_DELETE && is_refusal(worker, op->op.status)) {
-        return 0;
-    }
     if (op->kind == OP_DELETE) {
+        if (is_refusal(worker, op->op.status)) {
+            worker->counts->refusals++;
+            return 0;
+        }
         if (op->op.status < 0) {
             return worker_wrong(worker, "cache delete: %s", abode_strerror(op->op.status));
         }
         for (uint32_t index = 0; index < op->item_count; index++) {
             if (worker->power == NULL) {
-                atomic_store(&worker->oracle->items[op->numbers[index]], ORACLE_ABSENT);
+                item_settle(worker, op->numbers[index], false);
             }
         }
         return 0;
@@ -302,8 +320,12 @@ static int op_finished(struct worker *worker, struct worker_op *op)
 int worker_ops_poll(struct worker *worker, int64_t timeout_ns)
 {
     struct abode_op *done[WORKER_OPS_MAX];
-    int count = abode_poll(worker->host.queue, done, WORKER_OPS_MAX, timeout_ns);
+    uint64_t end_ns = live_clock_ns() + (uint64_t)timeout_ns;
+    int count;
 
+    do { /* abode's clock may jump: then it returns early */
+        count = abode_poll(worker->host.queue, done, WORKER_OPS_MAX, timeout_ns);
+    } while (count == 0 && timeout_ns > 0 && live_clock_ns() < end_ns);
     if (count < 0) {
         return worker_wrong(worker, "abode_poll: %s", abode_strerror(count));
     }
@@ -378,7 +400,7 @@ static int attach_start(struct worker *worker, uint32_t index)
 {
     struct worker_op *op;
 
-    if (worker->attached_count >= ATTACHED_MAX) {
+    if (worker->attached_count >= worker->attached_max) {
         return 0;
     }
     op = op_new(worker, OP_ATTACH);
@@ -406,16 +428,17 @@ static int create_step(struct worker *worker, uint32_t index)
                                       .name = &key};
     int rc;
 
-    if (worker->attached_count >= ATTACHED_MAX) {
+    if (worker->attached_count >= worker->attached_max) {
         return 0;
     }
-    worker_name_key(index, &key);
+    worker_name_key(worker, index, &key);
     memset(name, 0, sizeof(*name));
     known->durability = opts.durability;
     (void)oracle_push(known, &name->state);
     rc = abode_session_create(worker->host.runtime, &opts, &name->session);
     if (is_refusal(worker, rc)) {
         oracle_pop(known);
+        worker->counts->refusals++;
         return 0;
     }
     if (rc < 0) {
@@ -521,7 +544,7 @@ static int truncate_step(struct worker *worker, uint32_t index)
 static int fork_step(struct worker *worker, uint32_t index)
 {
     struct worker_name *parent = &worker->names[index];
-    uint32_t target = below(worker, worker->names_max);
+    uint32_t target = below(worker, worker->name_count);
     struct worker_name *child = &worker->names[target];
     struct oracle_name *known = &worker->oracle->names[target];
     struct abode_key key;
@@ -531,10 +554,10 @@ static int fork_step(struct worker *worker, uint32_t index)
 
     live_state_drop_tail(&state);
     if (child->exists || oracle_name_is_full(known) || state.restore_point == 0 ||
-        worker->attached_count >= ATTACHED_MAX) {
+        worker->attached_count >= worker->attached_max) {
         return 0;
     }
-    worker_name_key(target, &key);
+    worker_name_key(worker, target, &key);
     known->durability = worker->oracle->names[index].durability;
     (void)oracle_push(known, &state);
     rc = live_fork(&worker->host, parent->session, state.token_count, &key, &session);
@@ -604,12 +627,12 @@ static void item_prepare(struct worker *worker, struct worker_op *op, uint32_t s
 
     item->region = worker->region;
     item->offset = (uint64_t)slot * LIVE_BYTES_MAX;
-    item->bytes = op->kind == OP_PUT ? live_item_size(number) : LIVE_BYTES_MAX;
+    item->bytes = op->kind == OP_PUT ? live_item_size(item_number(worker, number)) : LIVE_BYTES_MAX;
     op->numbers[slot] = number;
-    worker_item_key(number, &item->key);
+    live_key(item_number(worker, number), &item->key);
     op->keys[slot] = item->key;
     if (op->kind == OP_PUT) {
-        live_item_fill(number, worker->region_base + item->offset);
+        live_item_fill(item_number(worker, number), worker->region_base + item->offset);
         (void)atomic_fetch_or(&worker->oracle->items[number], ORACLE_PRESENT);
     } else if (op->kind == OP_DELETE) {
         (void)atomic_fetch_or(&worker->oracle->items[number], ORACLE_ABSENT);
@@ -632,7 +655,7 @@ int worker_items_start(struct worker *worker, enum op_kind kind, uint32_t first,
                          : ABODE_DURABILITY_DEFAULT;
     op->item_count = count;
     for (uint32_t slot = 0; slot < count; slot++) {
-        item_prepare(worker, op, slot, (first + slot) % worker->items_max);
+        item_prepare(worker, op, slot, (first + slot) % worker->item_count);
     }
     if (kind == OP_PUT) {
         rc = abode_cache_put(worker->host.queue, worker->host.model, op->items, count,
@@ -653,8 +676,20 @@ static int items_step(struct worker *worker)
                               dice < 5   ? OP_PUT
                               : dice < 8 ? OP_GET
                                          : OP_DELETE,
-                              below(worker, worker->items_max),
+                              below(worker, worker->item_count),
                               1 + below(worker, WORKER_ITEMS_A_CALL));
+}
+
+/* The host's process ends or forks, as it may at any time. */
+static int process_step(struct worker *worker, uint64_t step)
+{
+    if (step == worker->plan->exit_step) {
+        exit(WORKER_EXIT); /* with all that it runs: other threads, handlers */
+    }
+    if (worker->plan->fork_every > 0 && step % worker->plan->fork_every == 0) {
+        return worker_fork(worker);
+    }
+    return 0;
 }
 
 int worker_work(struct worker *worker)
@@ -662,11 +697,13 @@ int worker_work(struct worker *worker)
     for (uint64_t step = 1;
          worker->power == NULL || !worker->power->is_over(worker->power->context); step++) {
         bool is_full = abode_queue_pending(worker->host.queue) >= WORKER_OPS_MAX;
-        int rc = worker_ops_poll(worker, is_full ? WORKER_POLL_NS : 0);
+        int rc = process_step(worker, step);
+
+        rc = rc < 0 ? rc : worker_ops_poll(worker, is_full ? WORKER_POLL_NS : 0);
 
         if (rc == 0 && !is_full) {
             rc = below(worker, 8) == 0 ? items_step(worker)
-                                       : session_step(worker, below(worker, worker->names_max));
+                                       : session_step(worker, below(worker, worker->name_count));
         }
         if (rc == 0 && step % STATS_STEPS == 0) {
             rc = worker_stats_check(worker);

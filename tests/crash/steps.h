@@ -39,12 +39,14 @@ struct worker_power {
 struct worker {
     const struct worker_power
         *power; /* NULL: kill -9, where WRITTEN survives too, and nothing fails */
-    uint32_t names_max, items_max; /* that it uses, of ORACLE_NAMES and ORACLE_ITEMS */
+    struct worker_part *part;
+    const struct worker_plan *plan;
     struct worker_shared *shared;
-    struct oracle *oracle;
-    struct worker_counts *counts;
+    struct oracle *oracle;        /* the part's */
+    struct worker_counts *counts; /* the part's */
+    uint32_t number;              /* of the thread: its keys differ from those of the others */
+    uint32_t name_count, item_count, attached_max;
     struct live_host host;
-    struct fault_os fault;
     uint64_t random;
     uint32_t attached_count;
     struct worker_name names[ORACLE_NAMES];
@@ -60,7 +62,7 @@ struct worker {
 /* Note what is wrong, for the parent to print; returns a negative code. */
 int worker_wrong(struct worker *worker, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-void worker_name_key(uint32_t name, struct abode_key *ret);
+void worker_name_key(const struct worker *worker, uint32_t name, struct abode_key *ret);
 
 /* The functions below: 0, or negative when something was wrong. */
 /* Nothing was dropped or found corrupt; adds to the shared counts. */
@@ -76,6 +78,8 @@ const struct oracle_version *worker_version_find(struct worker *worker, uint32_t
                                                  char why[LIVE_WHY_MAX]);
 /* Cache items that were given up for room may be absent. */
 void worker_events_take(struct worker *worker);
+/* fork(): the child finds every call refused. fork_child.c */
+int worker_fork(struct worker *worker);
 /* Take random steps until killed, or until something is wrong, or (power) it is over. */
 int worker_work(struct worker *worker);
 

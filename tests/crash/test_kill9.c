@@ -9,26 +9,22 @@
  * kills it: by the clock, or, in half of the rounds, at the n-th call of some syscall (before it,
  * or in the middle of a write), and starts the next child on what is left. Some children die while
  * they still recover. Two such parents ("lanes") run side by side, each with a store of its own:
- * most of a life is waiting.
+ * most of a life is waiting. A third one kills a host of 32 threads, each with sessions, items, a
+ * queue and an oracle of its own.
  *
- * test_kill9 [--kills N] [--seed N] [--lanes N]; ABODE_LONG=1: 10,000 kills instead of 2,000. A lane
- * prints its seed: that with --lanes 1 repeats its choices. test timeout: 1500 s
+ * test_kill9 [--kills N] [--seed N] [--lanes N] [--threads N]; ABODE_LONG=1: 20,000 kills instead of
+ * 2,000. A lane that fails prints what repeats its choices. test timeout: 3000 s
  */
-#include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "crash/worker.h"
+#include "crash/parent.h"
 
 #define KILLS_DEFAULT 2000u
-#define KILLS_LONG 10000u
+#define KILLS_LONG 20000u
 #define KILLS_SANITIZED 200u
 #define KILLS_FOR_COVERAGE 150u /* fewer may not get round the store */
 #define LANES_DEFAULT 2u
@@ -36,52 +32,21 @@
 #define LANE_SEED_SHIFT 32u      /* lanes of neighbouring seeds must not meet */
 #define MEMORY_BYTES (14u << 20) /* less than the sessions' state: eviction */
 #define STORE_BYTES (96u << 20)  /* a few times their state: recycled within seconds */
-#define STORE_KILLS 100u         /* then a fresh store */
-#define VERIFY_LIMIT_MS 60000u   /* open and verify; seconds at most, even under a sanitizer */
+#define MEMORY_MANY (28u << 20)  /* of a host of many threads */
+#define STORE_MANY (96u << 20)
+#define MANY_WORK 5u     /* its lives are so much longer */
+#define MANY_SHARE 20u   /* of the kills of the other lanes: one in so many */
+#define STORE_KILLS 100u /* then a fresh store */
 #define WORK_MS_MAX 60u
 #define STRIKE_LIMIT_MS 120u /* for rounds that die at a syscall */
 #define EARLY_PERCENT 12u    /* of rounds: death during recovery */
 
-static uint64_t milliseconds_now(void)
-{
-    struct timespec now;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-static void microseconds_sleep(uint32_t microseconds)
-{
-    const struct timespec pause = {.tv_sec = microseconds / 1000000,
-                                   .tv_nsec = (long)(microseconds % 1000000) * 1000};
-
-    (void)nanosleep(&pause, NULL);
-}
-
-/* A killed test leaves nobody behind who works on for ever. */
-static void die_with_parent(void)
-{
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-}
-
-/* Wait for the child to reach a phase, or to end; false: it did neither in time. */
-static bool phase_wait(const struct worker_shared *shared, pid_t child, uint32_t phase,
-                       uint32_t limit_ms, int *ret_status, bool *ret_ended)
-{
-    uint64_t end = milliseconds_now() + limit_ms;
-
-    while (milliseconds_now() < end) {
-        if (waitpid(child, ret_status, WNOHANG) == child) {
-            *ret_ended = true;
-            return true;
-        }
-        if (atomic_load(&shared->phase) >= phase) {
-            return true;
-        }
-        microseconds_sleep(300);
-    }
-    return false;
-}
+struct lane { /* in memory shared with its process */
+    uint64_t seed;
+    uint32_t kills_max, threads;
+    uint32_t kills; /* done */
+    bool is_good;
+};
 
 static void plan_choose(uint64_t *random, struct worker_plan *plan)
 {
@@ -107,79 +72,31 @@ static void plan_choose(uint64_t *random, struct worker_plan *plan)
 static int round_run(struct worker_shared *shared, const struct worker_plan *plan, uint64_t *random)
 {
     uint32_t phase = plan->early ? WORKER_STARTED : WORKER_WORKING;
-    uint32_t work_us = live_random_below(random, plan->early ? 15000 : WORK_MS_MAX * 1000);
-    bool ended = false;
-    int status = 0;
-    pid_t child;
+    uint32_t longer = plan->threads > 1 ? MANY_WORK : 1;
+    uint32_t work_us = live_random_below(random, plan->early ? 15000 : WORK_MS_MAX * 1000 * longer);
+    struct life life;
 
-    atomic_store(&shared->phase, 0);
-    (void)fflush(NULL);
-    child = fork();
-    if (child == 0) {
-        die_with_parent();
-        _exit(worker_run(shared, plan));
-    }
-    if (child < 0) {
-        printf("FAIL fork: %s\n", strerror(errno));
+    if (!life_start(shared, plan, &life) || !life_wait(shared, &life, phase)) {
         return 1;
     }
-    if (!phase_wait(shared, child, phase, VERIFY_LIMIT_MS, &status, &ended)) {
-        printf("FAIL hung in phase %u\n", atomic_load(&shared->phase));
-        (void)kill(child, SIGABRT);
-        (void)waitpid(child, &status, 0);
+    if (!life.ended && plan->strike) {
+        (void)life_reaches(shared, &life, WORKER_ENDED, STRIKE_LIMIT_MS * longer);
+    } else if (!life.ended) {
+        parent_sleep_us(work_us);
+    }
+    if (life_kill(shared, &life) != 0) {
         return 1;
     }
-    if (!ended && plan->strike) {
-        (void)phase_wait(shared, child, WORKER_ENDED, STRIKE_LIMIT_MS, &status, &ended);
-    } else if (!ended) {
-        microseconds_sleep(work_us);
-    }
-    if (!ended) {
-        (void)kill(child, SIGKILL);
-        (void)waitpid(child, &status, 0);
-    }
-    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && shared->why[0] == '\0') {
-        shared->killed_early += atomic_load(&shared->phase) < WORKER_WORKING;
-        return 0;
-    }
-    printf("FAIL child %s %d: %s\n", WIFSIGNALED(status) ? "died of signal" : "ended with",
-           WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), shared->why);
-    if (shared->name_wrong < ORACLE_NAMES) {
-        oracle_tell(&shared->oracle, shared->name_wrong);
-    }
-    return 1;
-}
-
-/* The last child is not killed: it verifies, closes, and opens once more what it closed. */
-static int last_run(struct worker_shared *shared, const char *path)
-{
-    struct worker_plan plan = {.path = path,
-                               .last = true,
-                               .seed = 1,
-                               .memory_bytes = MEMORY_BYTES,
-                               .store_bytes = STORE_BYTES};
-    int status = 0;
-    pid_t child;
-
-    (void)fflush(NULL);
-    child = fork();
-    if (child == 0) {
-        die_with_parent();
-        _exit(worker_run(shared, &plan));
-    }
-    if (child < 0 || waitpid(child, &status, 0) != child || status != 0) {
-        printf("FAIL last child: status %x: %s\n", (unsigned)status, shared->why);
-        return 1;
-    }
+    shared->killed_early += atomic_load(&shared->phase) < WORKER_WORKING;
     return 0;
 }
 
 static void report(const struct worker_shared *shared, uint32_t kills, uint64_t started_ms)
 {
-    const struct worker_counts *counts = &shared->counts;
+    const struct worker_counts sum = parent_counts(shared), *counts = &sum;
 
     printf("kills %u (%u before the store was open), seconds %.1f\n", kills, shared->killed_early,
-           (double)(milliseconds_now() - started_ms) / 1000);
+           (double)(parent_ms() - started_ms) / 1000);
     printf("acknowledged: detaches %llu (promised %llu), attaches %llu, puts %llu, deletes %llu, "
            "forks %llu, truncates %llu\n",
            (unsigned long long)counts->detaches, (unsigned long long)counts->promises,
@@ -201,7 +118,7 @@ static void report(const struct worker_shared *shared, uint32_t kills, uint64_t 
 /* A workload that never evicts or never goes round the store proves less than it says. */
 static int coverage_check(const struct worker_shared *shared, uint32_t kills)
 {
-    const struct worker_counts *counts = &shared->counts;
+    const struct worker_counts sum = parent_counts(shared), *counts = &sum;
 
     if (kills < KILLS_FOR_COVERAGE) {
         return 0;
@@ -214,83 +131,91 @@ static int coverage_check(const struct worker_shared *shared, uint32_t kills)
     return 0;
 }
 
-/* One parent: kill after kill, on one store at a time. 0, or the number of failures. */
-static int lane_run(uint64_t seed, uint32_t kills_max)
+/* One parent: kill after kill, on one store at a time. */
+static void lane_run(struct lane *lane)
 {
-    uint64_t started_ms = milliseconds_now(), random = seed;
-    struct worker_shared *shared =
-        mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    uint64_t started_ms = parent_ms(), random = lane->seed;
+    struct worker_plan store = {.threads = lane->threads,
+                                .memory_bytes = lane->threads > 1 ? MEMORY_MANY : MEMORY_BYTES,
+                                .store_bytes = lane->threads > 1 ? STORE_MANY : STORE_BYTES};
+    struct worker_shared *shared = parent_shared_new();
     char path[256];
-    uint32_t kills = 0;
     int failed = 0;
 
-    printf("seed %llu, kills %u\n", (unsigned long long)seed, kills_max);
-    if (shared == MAP_FAILED || live_directory_make(path, sizeof(path)) < 0) {
+    printf("seed %llu, kills %u, host threads %u\n", (unsigned long long)lane->seed,
+           lane->kills_max, lane->threads);
+    if (shared == NULL || live_directory_make(path, sizeof(path)) < 0) {
         printf("FAIL no memory or directory\n");
-        return 1;
+        return;
     }
-    oracle_reset(&shared->oracle);
-    for (; kills < kills_max && failed == 0; kills++) {
-        struct worker_plan plan = {
-            .path = path, .memory_bytes = MEMORY_BYTES, .store_bytes = STORE_BYTES};
+    store.path = path;
+    for (; lane->kills < lane->kills_max && failed == 0; lane->kills++) {
+        struct worker_plan plan = store;
 
-        if (kills > 0 && kills % STORE_KILLS == 0) {
-            failed += last_run(shared, path);
+        if (lane->kills > 0 && lane->kills % STORE_KILLS == 0) {
+            failed += life_last(shared, &store);
             live_directory_remove(path);
-            if (live_directory_make(path, sizeof(path)) < 0) {
-                failed++;
-            }
-            oracle_reset(&shared->oracle);
+            failed += live_directory_make(path, sizeof(path)) < 0;
+            worker_reset(shared);
         }
-        oracle_compact(&shared->oracle, 0);
         plan_choose(&random, &plan);
         if (failed == 0 && round_run(shared, &plan, &random) != 0) {
-            printf("at kill %u, seed %llu; engine %u, %s\n", kills, (unsigned long long)seed,
-                   plan.engine, plan.strike ? ab_os_call_name(plan.fault.call) : "by the clock");
+            printf("at kill %u; engine %u, %s\nrepeat: test_kill9 --lanes %u --threads %u --kills "
+                   "%u --seed %llu\n",
+                   lane->kills, plan.engine,
+                   plan.strike ? ab_os_call_name(plan.fault.call) : "by the clock",
+                   lane->threads > 1 ? 0 : 1, lane->threads > 1 ? lane->threads : 0,
+                   lane->kills + 1, (unsigned long long)lane->seed);
             failed++;
         }
     }
-    if (failed == 0) {
-        oracle_compact(&shared->oracle, 0);
-        failed += last_run(shared, path);
-    }
-    failed += failed == 0 ? coverage_check(shared, kills) : 0;
-    report(shared, kills, started_ms);
+    failed += failed == 0 ? life_last(shared, &store) : 0;
+    failed += failed == 0 ? coverage_check(shared, lane->kills) : 0;
+    report(shared, lane->kills, started_ms);
     if (failed == 0 || getenv("ABODE_KEEP") == NULL) {
         live_directory_remove(path);
     } else {
         printf("store kept: %s\n", path);
     }
-    return failed;
+    lane->is_good = failed == 0;
 }
 
-/* Lanes side by side, the kills in equal shares; how many of them failed. */
-static uint32_t lanes_run(uint64_t seed, uint32_t kills, uint32_t lanes)
+/* Lanes side by side, a process each. */
+static void lanes_run(struct lane *lanes, uint32_t count)
 {
-    pid_t children[LANES_MAX];
-    uint32_t failed = 0;
+    pid_t children[LANES_MAX + 1];
 
-    for (uint32_t lane = 0; lane < lanes; lane++) {
-        uint32_t share = kills / lanes + (lane < kills % lanes);
-        uint64_t lane_seed = seed + ((uint64_t)lane << LANE_SEED_SHIFT);
-
+    for (uint32_t index = 0; index < count; index++) {
         (void)fflush(NULL);
-        children[lane] = fork();
-        if (children[lane] == 0) {
-            int status;
-
-            die_with_parent();
-            status = lane_run(lane_seed, share) == 0 ? 0 : 1;
+        children[index] = fork();
+        if (children[index] == 0) {
+            parent_die_with();
+            lane_run(&lanes[index]);
             (void)fflush(NULL);
-            _exit(status);
+            _exit(0);
         }
     }
-    for (uint32_t lane = 0; lane < lanes; lane++) {
-        int status = 0;
-        bool ended = children[lane] > 0 && waitpid(children[lane], &status, 0) == children[lane];
-
-        failed += !ended || status != 0;
+    for (uint32_t index = 0; index < count; index++) {
+        if (children[index] > 0) {
+            (void)waitpid(children[index], NULL, 0);
+        }
     }
+}
+
+/* The last line but one: what was really done. */
+static uint32_t lanes_report(const struct lane *lanes, uint32_t count, uint64_t seed)
+{
+    uint32_t kills = 0, many = 0, failed = 0;
+
+    for (uint32_t index = 0; index < count; index++) {
+        kills += lanes[index].kills;
+        many += lanes[index].threads > 1 ? lanes[index].kills : 0;
+        failed += !lanes[index].is_good;
+    }
+    printf("reliability: R1 %u kills with SIGKILL (%u of a host with many threads); seed %llu, %u "
+           "lanes; %u violations\n",
+           kills, many, (unsigned long long)seed, count, failed);
+    printf("%u passed, %u failed, 0 skipped\n", count - failed, failed);
     return failed;
 }
 
@@ -303,14 +228,27 @@ int main(int argc, char **argv)
                                                       : KILLS_DEFAULT;
     uint64_t seed = live_seed(argc, argv);
     uint32_t kills = (uint32_t)live_option(argc, argv, "--kills", kills_max);
-    uint32_t lanes = (uint32_t)live_option(argc, argv, "--lanes", LANES_DEFAULT);
-    uint32_t failed;
+    uint32_t count = (uint32_t)live_option(argc, argv, "--lanes", LANES_DEFAULT);
+    uint32_t threads = (uint32_t)live_option(argc, argv, "--threads", WORKER_THREADS_MAX);
+    struct lane *lanes = mmap(NULL, (LANES_MAX + 1) * sizeof(*lanes), PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    if (lanes == 0 || lanes > LANES_MAX) {
-        fprintf(stderr, "--lanes takes 1 to %u\n", LANES_MAX);
+    if (count > LANES_MAX || threads > WORKER_THREADS_MAX || count + threads == 0 ||
+        lanes == MAP_FAILED) {
+        fprintf(stderr, "--lanes takes 0 to %u, --threads 0 to %u\n", LANES_MAX,
+                WORKER_THREADS_MAX);
         return 2;
     }
-    failed = lanes_run(seed, kills, lanes);
-    printf("%u passed, %u failed, 0 skipped\n", lanes - failed, failed);
-    return failed == 0 ? 0 : 1;
+    for (uint32_t lane = 0; lane < count; lane++) {
+        lanes[lane] = (struct lane){.seed = seed + ((uint64_t)lane << LANE_SEED_SHIFT),
+                                    .kills_max = kills / count + (lane < kills % count),
+                                    .threads = 1};
+    }
+    if (threads > 1) { /* one more lane: a host of many threads, dearer by the kill */
+        lanes[count] = (struct lane){
+            .seed = seed, .kills_max = count > 0 ? kills / MANY_SHARE : kills, .threads = threads};
+        count++;
+    }
+    lanes_run(lanes, count);
+    return lanes_report(lanes, count, seed) == 0 ? 0 : 1;
 }

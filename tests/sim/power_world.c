@@ -27,7 +27,9 @@ struct world {
     struct power_result *result;
     struct sim_disk disk;
     struct worker worker;
-    struct worker_shared shared;
+    struct worker_part part;
+    struct worker_plan plan; /* nothing of it: the disk has the plans */
+    struct fault_os fault;   /* counts allocations and mappings */
     struct worker_power power;
     uint64_t random;
     uint64_t journal_tail_min;
@@ -77,8 +79,7 @@ static bool is_over(void *context)
 {
     struct world *world = context;
 
-    return sim_disk_is_off(&world->disk) || world->shared.why[0] != '\0' ||
-           world->steps_left-- == 0;
+    return sim_disk_is_off(&world->disk) || world->part.why[0] != '\0' || world->steps_left-- == 0;
 }
 
 static bool gives_up(void)
@@ -107,7 +108,7 @@ static int host_open(struct world *world)
 
     doing(world, "open");
     sim_config_init(&config);
-    rc = ab_open_with_tail(&config, &worker->fault.os, world->journal_tail_min, &runtime);
+    rc = ab_open_with_tail(&config, &world->fault.os, world->journal_tail_min, &runtime);
     if (rc < 0) {
         return rc;
     }
@@ -134,12 +135,12 @@ static int nothing_left(struct world *world)
 {
     struct worker *worker = &world->worker;
 
-    if (sim_disk_fds_open(&world->disk) != 0 || fault_os_allocations(&worker->fault) != 0 ||
-        fault_os_mapped(&worker->fault) != 0) {
+    if (sim_disk_fds_open(&world->disk) != 0 || fault_os_allocations(&world->fault) != 0 ||
+        fault_os_mapped(&world->fault) != 0) {
         return worker_wrong(
             worker, "left over: %u descriptors, %lld allocations, %lld bytes mapped",
-            sim_disk_fds_open(&world->disk), (long long)fault_os_allocations(&worker->fault),
-            (long long)fault_os_mapped(&worker->fault));
+            sim_disk_fds_open(&world->disk), (long long)fault_os_allocations(&world->fault),
+            (long long)fault_os_mapped(&world->fault));
     }
     return 0;
 }
@@ -190,7 +191,7 @@ static int name_wrong(struct world *world, uint32_t index, const char *what, int
 {
     const struct oracle_name *known = &world->worker.oracle->names[index];
 
-    world->shared.name_wrong = index;
+    world->part.name_wrong = index;
     return worker_wrong(&world->worker, "name %u %s: %s; %u versions are possible", index, what,
                         abode_strerror(rc),
                         atomic_load(&known->count) - atomic_load(&known->first));
@@ -293,7 +294,7 @@ static int name_verify(struct world *world, uint32_t index)
     struct abode_key key;
     int rc;
 
-    worker_name_key(index, &key);
+    worker_name_key(worker, index, &key);
     rc = abode_session_find(worker->host.runtime, &key, &name->session);
     if (rc == -ENOENT) {
         worker->counts->sessions_gone++;
@@ -466,7 +467,7 @@ static int power_cycle(struct world *world, const struct life_plan *plan, bool i
 static int open_failed(struct world *world, int rc, bool *ret_again)
 {
     *ret_again = false;
-    if (world->shared.why[0] != '\0') {
+    if (world->part.why[0] != '\0') {
         return -EBADMSG;
     }
     if (nothing_left(world) < 0) {
@@ -534,10 +535,10 @@ static int life_run(struct world *world, const struct life_plan *plan, bool work
         sim_disk_power_cut(&world->disk, live_random(&world->random));
     }
     was_off = sim_disk_is_off(&world->disk);
-    if (worker->shared->why[0] == '\0') {
+    if (worker->part->why[0] == '\0') {
         rc = host_close(world);
     }
-    if (worker->shared->why[0] != '\0') {
+    if (worker->part->why[0] != '\0') {
         return -EBADMSG;
     }
     return power_cycle(world, plan, !was_off);
@@ -628,24 +629,26 @@ int power_world_run(uint64_t seed, struct power_result *result)
     world->journal_tail_min = (4u << 10) << below(world, 5);
     world->power = (struct worker_power){.excuses = excuses, .is_over = is_over, .context = world};
     world->worker = (struct worker){.power = &world->power,
-                                    .names_max = NAMES,
-                                    .items_max = ITEMS,
-                                    .shared = &world->shared,
-                                    .oracle = &world->shared.oracle,
-                                    .counts = &world->shared.counts,
+                                    .name_count = NAMES,
+                                    .item_count = ITEMS,
+                                    .attached_max = 7,
+                                    .part = &world->part,
+                                    .plan = &world->plan,
+                                    .oracle = &world->part.oracle,
+                                    .counts = &world->part.counts,
                                     .random = live_random(&world->random),
                                     .region_base = region_bytes};
-    oracle_reset(&world->shared.oracle);
+    oracle_reset(&world->part.oracle);
     sim_disk_init(&world->disk);
     world->disk.watch = compaction_runs;
     world->disk.watch_context = world;
-    fault_os_init(&world->worker.fault, &world->disk.os);
+    fault_os_init(&world->fault, &world->disk.os);
     rc = sim_store_mount(&world->disk);
     rc = rc < 0 ? worker_wrong(&world->worker, "mount: %s", abode_strerror(rc)) : lives_run(world);
     if (rc < 0) {
-        (void)snprintf(result->why, sizeof(result->why), "%s", world->shared.why);
-        if (world->shared.name_wrong < ORACLE_NAMES) {
-            oracle_tell(&world->shared.oracle, world->shared.name_wrong);
+        (void)snprintf(result->why, sizeof(result->why), "%s", world->part.why);
+        if (world->part.name_wrong < ORACLE_NAMES) {
+            oracle_tell(&world->part.oracle, world->part.name_wrong);
         }
         if (getenv("ABODE_KEEP") != NULL && live_directory_make(kept, sizeof(kept)) == 0 &&
             sim_disk_export(&world->disk, kept) == 0) {
@@ -653,11 +656,11 @@ int power_world_run(uint64_t seed, struct power_result *result)
         }
         return 1; /* the process ends: what is open stays so */
     }
-    work_add(&result->work, &world->shared.counts);
+    work_add(&result->work, &world->part.counts);
     result->counts.writes_kept += world->disk.image.kept;
     result->counts.writes_dropped += world->disk.image.dropped;
     result->counts.writes_torn += world->disk.image.torn;
-    fault_os_free(&world->worker.fault);
+    fault_os_free(&world->fault);
     sim_disk_free(&world->disk);
     free(world);
     return 0;
