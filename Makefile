@@ -3,6 +3,7 @@
 # make check         set up, build, all tests; the last line counts them
 # make reliability [LONG=1]: the same (or check-long), and what it counted into tests/RELIABILITY.md
 # make check-guest [TOPO="2 4"]: in emulated machines with that many NUMA nodes
+# make check-power [POINTS=500]: cut the power of an emulated disk, on ext4 and XFS
 # make check-asan, check-ubsan, check-tsan, check-long, check-style, check-cross
 # make check-mutants [MUTANT="007 012"]: which test catches each planted defect
 # make fuzz [SECONDS=60] [TARGET=journal]: libFuzzer on every target, or one, for so long
@@ -143,6 +144,10 @@ check-guest: deps-check
 	@$(MAKE) --no-print-directory all units \
 		$(if $(wildcard runtime/front/*.c),$(GUEST_PROGRAMS))
 	@BUILD=$(BUILD) TOPO="$(TOPO)" tests/guest/run
+# cuts of power at block level, POINTS of them per file system
+check-power: deps-check
+	@$(MAKE) --no-print-directory all $(BUILD)/tests/power
+	@BUILD=$(BUILD) POINTS="$(POINTS)" tests/guest/power_run
 check-style:
 	@tests/check_style
 # does a planted defect fail a test? MUTANT="007 012": only these
@@ -199,7 +204,7 @@ $(BENCHES) $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard bench/*.c)) $(BUILD)/obj/b
 
 .PRECIOUS: $(BUILD)/obj/%.o
 .PHONY: FORCE all units deps deps-check deps-bench deps-guest deps-fuzz demo check check-long check-asan \
-	check-ubsan check-tsan check-guest check-mutants check-style reliability fuzz format tidy check-cross \
-	kernel-objects bench scorecard install uninstall clean
+	check-ubsan check-tsan check-guest check-power check-mutants check-style reliability fuzz format tidy \
+	check-cross kernel-objects bench scorecard install uninstall clean
 -include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(HELP_OBJECTS:.o=.d) \
 	$(TEST_SOURCES:%.c=$(BUILD)/obj/%.d)

@@ -15,6 +15,31 @@ static uint32_t count_of(const struct oracle_name *name)
     return atomic_load_explicit(&name->count, memory_order_relaxed);
 }
 
+static struct {
+    struct oracle *oracle;
+    void (*listen)(void *context, const struct oracle_event *event);
+    void *context;
+} listener;
+static _Atomic uint64_t serial_last;
+
+void oracle_listen(struct oracle *oracle,
+                   void (*listen)(void *context, const struct oracle_event *event), void *context)
+{
+    listener.oracle = oracle;
+    listener.listen = listen;
+    listener.context = context;
+}
+
+static void tell(const struct oracle_name *name, struct oracle_event event)
+{
+    if (listener.listen != NULL) {
+        if (name != NULL) {
+            event.name = (uint32_t)(name - listener.oracle->names);
+        }
+        listener.listen(listener.context, &event);
+    }
+}
+
 void oracle_reset(struct oracle *oracle)
 {
     for (uint32_t index = 0; index < ORACLE_NAMES; index++) {
@@ -29,16 +54,25 @@ void oracle_reset(struct oracle *oracle)
     }
 }
 
+static void name_compact(struct oracle_name *name, uint32_t history)
+{
+    uint32_t kept = first_of(name) < history ? first_of(name) : history;
+    uint32_t gone = first_of(name) - kept, count = count_of(name) - gone;
+
+    memmove(name->versions, name->versions + gone, count * sizeof(name->versions[0]));
+    atomic_store(&name->first, kept);
+    atomic_store(&name->count, count);
+}
+
+void oracle_name_compact(struct oracle_name *name)
+{
+    name_compact(name, 0);
+}
+
 void oracle_compact(struct oracle *oracle, uint32_t history)
 {
     for (uint32_t index = 0; index < ORACLE_NAMES; index++) {
-        struct oracle_name *name = &oracle->names[index];
-        uint32_t kept = first_of(name) < history ? first_of(name) : history;
-        uint32_t gone = first_of(name) - kept, count = count_of(name) - gone;
-
-        memmove(name->versions, name->versions + gone, count * sizeof(name->versions[0]));
-        atomic_store(&name->first, kept);
-        atomic_store(&name->count, count);
+        name_compact(&oracle->names[index], history);
     }
 }
 
@@ -56,18 +90,21 @@ uint32_t oracle_push(struct oracle_name *name, const struct live_state *state)
         fprintf(stderr, "oracle: a row is too short\n");
         abort();
     }
+    version->serial = atomic_fetch_add(&serial_last, 1) + 1;
     version->gone = state == NULL;
     version->durability = name->durability;
     version->delete_tick = ORACLE_NOT_DELETED;
     if (state != NULL) {
         version->state = *state;
     }
+    tell(name, (struct oracle_event){.kind = ORACLE_PUSHED, .version = *version});
     atomic_store_explicit(&name->count, count + 1, memory_order_release);
     return count;
 }
 
 void oracle_pop(struct oracle_name *name)
 {
+    tell(name, (struct oracle_event){.kind = ORACLE_POPPED});
     atomic_store_explicit(&name->count, count_of(name) - 1, memory_order_release);
 }
 
@@ -75,11 +112,35 @@ void oracle_promise(struct oracle_name *name, uint32_t version)
 {
     if (version > first_of(name)) {
         atomic_store_explicit(&name->first, version, memory_order_release);
+        tell(name, (struct oracle_event){.kind = ORACLE_PROMISED,
+                                         .durability = name->durability,
+                                         .version.serial = name->versions[version].serial});
     }
+}
+
+void oracle_deleted(struct oracle_name *name, uint32_t version, uint64_t tick)
+{
+    name->versions[version].delete_tick = tick;
+    tell(name, (struct oracle_event){.kind = ORACLE_DELETED,
+                                     .tick = tick,
+                                     .version.serial = name->versions[version].serial});
+}
+
+void oracle_item_maybe(struct oracle *oracle, uint32_t item, uint32_t bits)
+{
+    (void)atomic_fetch_or(&oracle->items[item], bits);
+    tell(NULL, (struct oracle_event){.kind = ORACLE_ITEM_MAYBE, .name = item, .bits = bits});
+}
+
+void oracle_item_durable(struct oracle *oracle, uint32_t item)
+{
+    (void)oracle;
+    tell(NULL, (struct oracle_event){.kind = ORACLE_ITEM_DURABLE, .name = item});
 }
 
 void oracle_promise_deletes(struct oracle *oracle, uint64_t tick)
 {
+    tell(NULL, (struct oracle_event){.kind = ORACLE_DELETES, .tick = tick});
     for (uint32_t index = 0; index < ORACLE_NAMES; index++) {
         struct oracle_name *name = &oracle->names[index];
 

@@ -31,6 +31,7 @@
 #define ORACLE_EVENT_BYTES 64u
 
 struct oracle_version {
+    uint64_t serial; /* never twice */
     bool gone;
     uint32_t durability;  /* of the session that this is a version of: names are used again */
     uint64_t delete_tick; /* gone by an acknowledged delete at this tick */
@@ -52,15 +53,41 @@ struct oracle {
     uint32_t life;                        /* counts processes */
 };
 
+/* What the oracle learns, as it does: for a listener that writes it down where a power cut leaves it,
+ * so that another program can say what was possible then (tests/guest/power.c). */
+enum oracle_event_kind {
+    ORACLE_PUSHED = 1,   /* version; before the call that may make it real */
+    ORACLE_POPPED,       /* the newest of the name was refused */
+    ORACLE_PROMISED,     /* version.serial, by a session of `durability` */
+    ORACLE_DELETED,      /* version.serial, acknowledged at tick */
+    ORACLE_DELETES,      /* deletes before tick are durable */
+    ORACLE_ITEM_MAYBE,   /* bits of item `name` that become possible too */
+    ORACLE_ITEM_DURABLE, /* item `name` is there */
+};
+struct oracle_event {
+    uint32_t kind, name, bits, durability;
+    uint64_t tick;
+    struct oracle_version version;
+};
+/* One for the process; NULL: none. */
+void oracle_listen(struct oracle *oracle,
+                   void (*listen)(void *context, const struct oracle_event *event), void *context);
+
 /* Before first use, and for a fresh store: every name gone, every item absent. */
 void oracle_reset(struct oracle *oracle);
 /* Parent only, the child is dead: room for new versions. The last `history` of those that are no
  * longer possible stay in front of `first`. */
 void oracle_compact(struct oracle *oracle, uint32_t history);
+void oracle_name_compact(struct oracle_name *name);       /* indexes of versions change */
 bool oracle_name_is_full(const struct oracle_name *name); /* a promise must come next */
 /* Room for one more version; its index. state NULL: gone. */
 uint32_t oracle_push(struct oracle_name *name, const struct live_state *state);
 void oracle_promise(struct oracle_name *name, uint32_t version);
+/* The delete that this version (gone) was pushed for is acknowledged. */
+void oracle_deleted(struct oracle_name *name, uint32_t version, uint64_t tick);
+/* More is possible of an item now; it is there for good. */
+void oracle_item_maybe(struct oracle *oracle, uint32_t item, uint32_t bits);
+void oracle_item_durable(struct oracle *oracle, uint32_t item);
 /* An op that was started at this tick has promised DURABLE. */
 void oracle_promise_deletes(struct oracle *oracle, uint64_t tick);
 bool oracle_may_be_gone(const struct oracle_name *name);

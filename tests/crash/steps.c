@@ -44,7 +44,7 @@ void worker_name_key(const struct worker *worker, uint32_t name, struct abode_ke
 /* Key and bytes of an item follow from this. */
 static uint32_t item_number(const struct worker *worker, uint32_t index)
 {
-    return 1000000 + worker->number * ORACLE_ITEMS + index;
+    return WORKER_ITEM_FIRST + worker->number * ORACLE_ITEMS + index;
 }
 
 /* ---- stats: the workload must do what it is for -------------------------------------------------- */
@@ -238,6 +238,9 @@ static void item_was_put(struct worker *worker, const struct worker_op *op, uint
 {
     if (worker->power == NULL || op->durability == ABODE_DURABLE) {
         item_settle(worker, number, true);
+    }
+    if (op->durability == ABODE_DURABLE) {
+        oracle_item_durable(worker->oracle, number);
     }
     worker->counts->items_put++;
 }
@@ -461,7 +464,7 @@ static int delete_step(struct worker *worker, uint32_t index)
     if (rc < 0) {
         return worker_wrong(worker, "delete of name %u: %s", index, abode_strerror(rc));
     }
-    known->versions[version].delete_tick = ++worker->oracle->tick;
+    oracle_deleted(known, version, ++worker->oracle->tick);
     worker->counts->deletes++;
     oracle_note(worker->oracle, index, "deleted");
     worker->attached_count -= name->attached;
@@ -606,6 +609,9 @@ static int session_step(struct worker *worker, uint32_t index)
 {
     const struct worker_name *name = &worker->names[index];
 
+    if (worker->plan->is_told && !name->busy) {
+        oracle_name_compact(&worker->oracle->names[index]);
+    }
     if (name->busy || oracle_name_is_full(&worker->oracle->names[index])) {
         return 0;
     }
@@ -633,9 +639,9 @@ static void item_prepare(struct worker *worker, struct worker_op *op, uint32_t s
     op->keys[slot] = item->key;
     if (op->kind == OP_PUT) {
         live_item_fill(item_number(worker, number), worker->region_base + item->offset);
-        (void)atomic_fetch_or(&worker->oracle->items[number], ORACLE_PRESENT);
+        oracle_item_maybe(worker->oracle, number, ORACLE_PRESENT);
     } else if (op->kind == OP_DELETE) {
-        (void)atomic_fetch_or(&worker->oracle->items[number], ORACLE_ABSENT);
+        oracle_item_maybe(worker->oracle, number, ORACLE_ABSENT);
     } else {
         memset(worker->region_base + item->offset, 0x5a, LIVE_BYTES_MAX);
     }
@@ -650,7 +656,8 @@ int worker_items_start(struct worker *worker, enum op_kind kind, uint32_t first,
         return 0;
     }
     worker->items_busy = true;
-    op->durability = worker->power != NULL && kind == OP_PUT && below(worker, 2) == 0
+    const bool has_power_loss = worker->power != NULL || worker->plan->is_told;
+    op->durability = has_power_loss && kind == OP_PUT && below(worker, 2) == 0
                          ? ABODE_DURABLE
                          : ABODE_DURABILITY_DEFAULT;
     op->item_count = count;

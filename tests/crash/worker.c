@@ -255,7 +255,7 @@ static void crew_init(struct crew *crew, struct worker_shared *shared,
     crew->shared = shared;
     crew->count = is_many ? plan->threads : 1;
     clock_jump_os(&shared->clock, &crew->clock);
-    fault_os_init(&crew->fault, plan->jumpy ? &crew->clock : NULL);
+    fault_os_init(&crew->fault, plan->jumpy ? &crew->clock : plan->os);
     for (uint32_t index = 0; index < crew->count; index++) {
         struct worker_part *part = &shared->parts[index];
 

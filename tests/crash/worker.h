@@ -9,7 +9,8 @@
 #include "fault_os.h"
 
 #define WORKER_THREADS_MAX 32u
-#define WORKER_EXIT 7 /* exit status of a host that ends in the middle */
+#define WORKER_ITEM_FIRST 1000000u /* key and bytes of an item follow from this and its number */
+#define WORKER_EXIT 7              /* exit status of a host that ends in the middle */
 
 enum worker_phase { WORKER_STARTED = 1, WORKER_WORKING, WORKER_ENDED };
 
@@ -40,15 +41,17 @@ struct worker_plan { /* one child's life, chosen by the parent */
     uint64_t seed;
     uint32_t engine; /* enum abode_io */
     uint64_t memory_bytes, store_bytes;
-    uint32_t threads;    /* of the host; 0: one */
-    bool strike;         /* die at `fault`, or whatever it is that `fault` does */
-    bool early;          /* the plan counts from before open */
-    bool last;           /* verify, close, open again, verify; do not work */
-    bool rough;          /* the device fails or is full: calls may be refused, items forgotten */
-    bool jumpy;          /* the clocks are those of shared->clock */
-    uint32_t exit_step;  /* exit(WORKER_EXIT) at this step of each thread; 0: never */
-    uint32_t fork_every; /* steps from one fork of the process to the next; 0: never */
-    bool fork_lingers;   /* one child lives on, when the host is dead */
+    uint32_t threads;       /* of the host; 0: one */
+    bool strike;            /* die at `fault`, or whatever it is that `fault` does */
+    bool early;             /* the plan counts from before open */
+    bool last;              /* verify, close, open again, verify; do not work */
+    bool rough;             /* the device fails or is full: calls may be refused, items forgotten */
+    bool is_told;           /* oracle_listen: one life, however long, and items put DURABLE too */
+    const struct ab_os *os; /* NULL: the real one */
+    bool jumpy;             /* the clocks are those of shared->clock */
+    uint32_t exit_step;     /* exit(WORKER_EXIT) at this step of each thread; 0: never */
+    uint32_t fork_every;    /* steps from one fork of the process to the next; 0: never */
+    bool fork_lingers;      /* one child lives on, when the host is dead */
     struct fault_plan fault;
 };
 
