@@ -236,7 +236,7 @@ void ab_store_fail(struct ab_store *store, int status, const char *why);
 /* ---- commit.c, prepare.c ---- */
 /* The committer's (or open's and close's): bytes of this segment may not be durable yet. */
 void ab_unsynced_add(struct ab_store *store, uint32_t segment);
-void ab_unsynced_clear(struct ab_store *store); /* they are, all of them */
+void ab_unsynced_clear(struct ab_store *store);             /* they are, all of them */
 int ab_unsynced_sync(struct ab_store *store) AB_MUST_CHECK; /* all of them */
 void ab_committer_run(void *store);
 void ab_committer_kick(struct ab_store *store); /* wants a journal sync; `lock` may be held */

@@ -732,9 +732,7 @@ uint32_t sim_disk_fds_open(struct sim_disk *disk)
 
 void sim_disk_process_died(struct sim_disk *disk)
 {
-    lock(disk);
-    disk->limbo_stays = true;
-    (void)unlocked(disk, 0);
+    disk->limbo_stays = true; /* nobody calls any more */
 }
 
 void sim_disk_power_on(struct sim_disk *disk)
