@@ -372,9 +372,6 @@ static int writer_begin(struct recovery *recovery)
     /* A generation that was handed out and whose announcement a crash has eaten is at most one
      * above what is known: two above is new. */
     store->generation_floor = used > UINT32_MAX - 2 ? UINT32_MAX : used + 2;
-    for (uint32_t i = 0; i < store->dir_count; i++) { /* a killed process may have made files */
-        atomic_store_explicit(&store->dirs[i].segments_dirty, true, memory_order_release);
-    }
     return ab_dirs_enter_epoch(store);
 }
 

@@ -198,9 +198,6 @@ void ab_store_publish(struct ab_store *store, struct ab_slot slot, uint32_t page
     if (pages_take(&entry->pending, pages)) {
         entry->live += pages;
         ab_store_dir_of(store, slot.segment)->pages_live += pages;
-        if (store->replays_commits) { /* a process that was killed may not have come to it */
-            ab_unsynced_add(store, slot.segment);
-        }
     }
     ab_lock_drop(&store->lock);
 }
@@ -247,6 +244,9 @@ int ab_store_slot_restore(struct ab_store *store, struct ab_slot slot, uint32_t 
         pages <= store->segment_pages - entry->live) {
         entry->live += pages;
         ab_store_dir_of(store, slot.segment)->pages_live += pages;
+        if (store->replays_commits) { /* a process that was killed may not have come to it */
+            ab_unsynced_add(store, slot.segment);
+        }
         result = 0;
     }
     ab_lock_drop(&store->lock);

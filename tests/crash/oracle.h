@@ -44,7 +44,9 @@ struct oracle_name {
     uint32_t event_count; /* what was done with it lately: for the report of a failure */
     char events[ORACLE_EVENTS][ORACLE_EVENT_BYTES];
 };
-enum oracle_item { ORACLE_ABSENT = 1, ORACLE_PRESENT = 2 };
+/* PUT_AGAIN: a put was begun since the last promise: had the item left by itself, unheard, the store
+ * may hold what that put wrote. */
+enum oracle_item { ORACLE_ABSENT = 1, ORACLE_PRESENT = 2, ORACLE_PUT_AGAIN = 4 };
 struct oracle {
     struct oracle_name names[ORACLE_NAMES];
     _Atomic uint32_t items[ORACLE_ITEMS]; /* enum oracle_item bits: what is possible */

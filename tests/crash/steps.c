@@ -189,7 +189,8 @@ static int item_got(struct worker *worker, const struct abode_item *item, uint32
 {
     uint32_t possible = item_possible(worker, number);
 
-    if (worker->power != NULL && item->status == -ABODE_ECORRUPT && (possible & ORACLE_ABSENT)) {
+    if (worker->power != NULL && item->status == -ABODE_ECORRUPT &&
+        (possible & (ORACLE_ABSENT | ORACLE_PUT_AGAIN)) != 0) {
         worker->counts->items_damaged++;
         return 0;
     }
@@ -639,7 +640,8 @@ static void item_prepare(struct worker *worker, struct worker_op *op, uint32_t s
     op->keys[slot] = item->key;
     if (op->kind == OP_PUT) {
         live_item_fill(item_number(worker, number), worker->region_base + item->offset);
-        oracle_item_maybe(worker->oracle, number, ORACLE_PRESENT);
+        oracle_item_maybe(worker->oracle, number,
+                          ORACLE_PRESENT | (worker->power != NULL ? ORACLE_PUT_AGAIN : 0u));
     } else if (op->kind == OP_DELETE) {
         oracle_item_maybe(worker->oracle, number, ORACLE_ABSENT);
     } else {
