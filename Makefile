@@ -6,6 +6,7 @@
 # make check-power [POINTS=500]: cut the power of an emulated disk, on ext4 and XFS
 # make check-asan, check-ubsan, check-tsan, check-long, check-style, check-cross
 # make check-mutants [MUTANT="007 012"]: which test catches each planted defect
+# make coverage: branches of format, journal and recovery that tests take
 # make fuzz [SECONDS=60] [TARGET=journal]: libFuzzer on every target, or one, for so long
 # make bench, scorecard [ONLY=P1,P3], deps, format, tidy, install [DESTDIR= PREFIX=], uninstall, clean
 # Variables: CC, CFLAGS, BUILD=dir (may lie elsewhere), DEBUG=1 (assertions), V=1 (show commands)
@@ -137,6 +138,11 @@ check-long: deps-check
 # the counts of that run, into tests/RELIABILITY.md
 reliability: $(if $(LONG),check-long,check)
 	@tests/reliability $(BUILD) $(if $(LONG),long)
+# branches of format, journal and recovery that the tests take
+coverage: deps-check
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-coverage CFLAGS='-O1 -g --coverage -fprofile-update=atomic' \
+		LDFLAGS=--coverage all units
+	@tests/coverage $(BUILD)-coverage
 check-asan check-ubsan check-tsan: check-%: deps-check
 	@$(MAKE) --no-print-directory check BUILD=$(BUILD)-$* DEBUG=1 \
 		SANITIZE=$(patsubst tsan,thread,$(patsubst ubsan,undefined,$(patsubst asan,address,$*)))
@@ -195,7 +201,7 @@ uninstall:
 	rm -f $(SHARE)/bash-completion/completions/abode
 	-rmdir $(DESTDIR)$(PREFIX)/include/abode 2>/dev/null
 clean:
-	rm -rf $(BUILD) $(addprefix $(BUILD)-,asan ubsan tsan aarch64 fuzz)
+	rm -rf $(BUILD) $(addprefix $(BUILD)-,asan ubsan tsan aarch64 fuzz coverage)
 
 # ---- benches: their own libraries, built by `make bench` only
 include $(wildcard bench/bench.mk)
@@ -204,7 +210,7 @@ $(BENCHES) $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard bench/*.c)) $(BUILD)/obj/b
 
 .PRECIOUS: $(BUILD)/obj/%.o
 .PHONY: FORCE all units deps deps-check deps-bench deps-guest deps-fuzz demo check check-long check-asan \
-	check-ubsan check-tsan check-guest check-power check-mutants check-style reliability fuzz format tidy \
+	check-ubsan check-tsan check-guest check-power check-mutants check-style coverage reliability fuzz format tidy \
 	check-cross kernel-objects bench scorecard install uninstall clean
 -include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(HELP_OBJECTS:.o=.d) \
 	$(TEST_SOURCES:%.c=$(BUILD)/obj/%.d)
