@@ -50,7 +50,7 @@ AB_CFLAGS = -std=gnu11 -D_GNU_SOURCE= $(WARNINGS) $(HARDEN) -fvisibility=hidden 
 # ---- what there is to build
 LIB_SOURCES := $(sort $(filter-out runtime/cli/%,$(wildcard runtime/*/*.c)) $(wildcard kernels/*.c))
 CLI_SOURCES := $(sort $(wildcard runtime/cli/*.c))
-HELP_SOURCES := $(wildcard tests/*.c) $(filter-out tests/host/% tests/guest/% tests/emulated/%,\
+HELP_SOURCES := $(wildcard tests/*.c) $(filter-out tests/host/% tests/guest/% tests/emulated/% tests/llama/%,\
 	$(filter-out $(wildcard tests/*/test_*.c),$(wildcard tests/*/*.c)))
 TEST_SOURCES := $(sort $(filter-out tests/host/% tests/guest/%,$(wildcard tests/*/test_*.c)))
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
@@ -202,6 +202,9 @@ uninstall:
 	-rmdir $(DESTDIR)$(PREFIX)/include/abode 2>/dev/null
 clean:
 	rm -rf $(BUILD) $(addprefix $(BUILD)-,asan ubsan tsan aarch64 fuzz coverage)
+
+# ---- llama.cpp: built by its own targets only
+include runtime/adapters/llama_cpp/llama.mk
 
 # ---- benches: their own libraries, built by `make bench` only
 include $(wildcard bench/bench.mk)

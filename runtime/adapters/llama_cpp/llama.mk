@@ -1,0 +1,27 @@
+# llama.mk - the llama.cpp bridge, its tests and programs. Nothing here is part of `all` or `check`:
+#   make check-llama    get and build llama.cpp and the models (once, about five minutes), then tests
+#   make demo-llama     abode-llama on the real model
+#   make bench-llama    time to first token by where the state was
+LLAMA := $(or $(ABODE_CACHE),$(HOME)/.cache/abode)/llama
+LLAMA_DIR := runtime/adapters/llama_cpp
+LLAMA_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %/main_llama.c %/preload_llama.c,\
+	$(wildcard $(LLAMA_DIR)/*.c)))
+LLAMA_LIBS := -L$(LLAMA)/build/bin -Wl,-rpath,$(LLAMA)/build/bin -lllama -lggml -lggml-base
+LLAMA_HELP := $(BUILD)/obj/tests/llama/llama_host.o
+LLAMA_TESTS := $(patsubst tests/llama/%.c,$(BUILD)/llama/%,$(wildcard tests/llama/*_check.c))
+
+$(BUILD)/obj/$(LLAMA_DIR)/%.o $(BUILD)/obj/tests/llama/%.o: ISA_FLAGS = -Itests -I$(LLAMA_DIR) \
+	-isystem $(LLAMA)/src/include -isystem $(LLAMA)/src/ggml/include
+$(BUILD)/llama/libabode-bridge.a: $(LLAMA_OBJECTS)
+	$(ARCHIVE)
+$(BUILD)/llama/%: $(BUILD)/obj/tests/llama/%.o $(LLAMA_HELP) $(BUILD)/llama/libabode-bridge.a \
+		$(BUILD)/libabode.a
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LLAMA_LIBS) $(LDLIBS)
+
+llama-programs: $(LLAMA_TESTS)
+check-llama: deps-check
+	@LLAMA='$(LLAMA)' CC='$(CC)' tests/llama/run $(BUILD) $(ONLY)
+
+.PHONY: llama-programs check-llama
+-include $(wildcard $(BUILD)/obj/$(LLAMA_DIR)/*.d $(BUILD)/obj/tests/llama/*.d)
