@@ -49,7 +49,9 @@ struct abode_llama_opts {
         *weights_digest; /* 32 bytes that stand for the weights; NULL: weights_path does */
     const void *extra;   /* whatever else changes state: LoRA adapters, control vectors */
     size_t extra_size;
-    int32_t probe_sequence;   /* emptied at open: one token is decoded there to learn the layout */
+    int32_t probe_sequence; /* emptied at open: one token is decoded there to learn the layout */
+    const void *example; /* NULL, or the blob of any sequence of this context: nothing is decoded */
+    size_t example_size;
     uint32_t block_tokens;    /* 0: by size */
     uint64_t whole_bytes_max; /* unknown layout: largest blob; 0: by context and memory */
 };

@@ -19,7 +19,14 @@ $(BUILD)/llama/%: $(BUILD)/obj/tests/llama/%.o $(LLAMA_HELP) $(BUILD)/llama/liba
 	$(call say,LD)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LLAMA_LIBS) $(LDLIBS)
 
-llama-programs: $(LLAMA_TESTS)
+# calls of llama.cpp are found in the program that it is preloaded to, or never needed
+$(BUILD)/llama/libabode-llama.so: $(BUILD)/obj/$(LLAMA_DIR)/preload_llama.o \
+		$(BUILD)/llama/libabode-bridge.a $(BUILD)/libabode.a
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libabode-llama.so -Wl,-z,lazy \
+		-Wl,--exclude-libs,ALL -o $@ $^ $(LDLIBS) -ldl
+
+llama-programs: $(LLAMA_TESTS) $(BUILD)/llama/slot_program $(BUILD)/llama/libabode-llama.so
 check-llama: deps-check
 	@LLAMA='$(LLAMA)' CC='$(CC)' tests/llama/run $(BUILD) $(ONLY)
 

@@ -113,10 +113,9 @@ static uint32_t tensor_count(const struct ab_blob_shape *shape)
     return shape->layer_count + shape->v_count;
 }
 
-static void layout_read(struct abode_llama *bridge, size_t size, bool whole)
+static void layout_read(struct abode_llama *bridge, const void *blob, size_t size, bool whole)
 {
-    bridge->whole = whole || ab_blob_detect(bridge->blob, size, &bridge->layout) < 0 ||
-                    bridge->layout.shapes[0].stream_count > AB_BLOB_STREAMS_MAX;
+    bridge->whole = whole || ab_blob_detect(blob, size, &bridge->layout) < 0;
     if (bridge->whole) {
         memset(&bridge->layout, 0, sizeof(bridge->layout));
     }
@@ -253,13 +252,18 @@ static int open_with(struct abode_llama *bridge, const struct abode_llama_opts *
     int status = bridge->order == NULL
                      ? -ENOMEM
                      : abode_queue_open(bridge->runtime, QUEUE_DEPTH, &bridge->queue);
-    if (status == 0) {
+    if (status == 0 && opts->example == NULL) {
         status = probe(bridge, opts->probe_sequence, &size);
     }
     if (status < 0) {
         return status;
     }
-    layout_read(bridge, size, (opts->flags & ABODE_LLAMA_WHOLE) != 0);
+    bool whole = (opts->flags & ABODE_LLAMA_WHOLE) != 0;
+    if (opts->example == NULL) {
+        layout_read(bridge, bridge->blob, size, whole);
+    } else {
+        layout_read(bridge, opts->example, opts->example_size, whole);
+    }
     bridge->block_tokens = opts->block_tokens != 0                    ? opts->block_tokens
                            : bridge->token_bytes == 0                 ? 256
                            : bridge->token_bytes >= BLOCK_BYTES_LARGE ? 8

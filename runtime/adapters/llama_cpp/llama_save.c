@@ -15,6 +15,7 @@ struct save {
     const llama_token *tokens;
     uint32_t token_count;
     uint32_t kept; /* tokens that the session has */
+    bool is_new;   /* it may have shared rows already, but no order of its own */
     size_t blob_size;
     struct ab_blob blob;
     struct abode_session session;
@@ -149,6 +150,7 @@ static int session_new(struct save *save, const struct abode_key *name)
                                       .prefix_key_count = full_rows,
                                       .prefix_keys = full_rows > 0 ? bridge->keys : NULL};
     save->kept = save->point_count = 0;
+    save->is_new = true;
     for (uint32_t row = 0; row < full_rows; row++) {
         ab_llama_row_key(bridge, &save->blob, row, save->tokens, &bridge->keys[row]);
     }
@@ -301,7 +303,7 @@ static int state_write(struct save *save)
 static int session_write(struct save *save)
 {
     const uint32_t step = AB_LLAMA_ROWS_AT_ONCE * save->bridge->block_tokens;
-    if (save->kept == save->token_count) {
+    if (save->kept == save->token_count && !save->is_new) {
         return 0; /* rows, state and an order of these very tokens are there */
     }
     for (uint32_t at = save->kept; at < save->token_count;) {
