@@ -10,6 +10,9 @@
  * is loaded by the original function; where the store cannot take a state, the original function
  * writes its file, and a line on stderr says why.
  *
+ * llama-server's token lists have a head and an end of their own (enum packing): the tokens in them
+ * are looked at, the rest is made again on load. Lists with images go the original way.
+ *
  * llama_state_save_file() of a context with one sequence is taken over too. The first context that
  * saves or loads has the store; others go the original way. Calls come from the threads of the
  * program that own the context; a lock keeps them one at a time.
@@ -204,26 +207,33 @@ static struct abode_llama *bridge_of(struct llama_context *context, llama_seq_id
 
 /* ---- markers -------------------------------------------------------------------------------------- */
 
-/* The name in a marker; false: the file is not one. */
-static bool marker_read(const char *path, char ret_name[PATH_MAX])
+struct marker {
+    char name[PATH_MAX];
+    bool packed; /* the program's list of tokens was llama-server's */
+};
+
+/* False: the file is not one. */
+static bool marker_read(const char *path, struct marker *ret)
 {
-    char head[sizeof(MARKER)];
+    char head[sizeof(MARKER)], form[16] = "";
     bool good = false;
     FILE *file = fopen(path, "re");
     if (file == NULL) {
         return false;
     }
     if (fgets(head, sizeof(head), file) != NULL && strcmp(head, MARKER) == 0 &&
-        fgets(ret_name, PATH_MAX, file) != NULL) {
-        ret_name[strcspn(ret_name, "\n")] = 0;
-        good = ret_name[0] != 0;
+        fgets(ret->name, sizeof(ret->name), file) != NULL &&
+        fgets(form, sizeof(form), file) != NULL) {
+        ret->name[strcspn(ret->name, "\n")] = 0;
+        ret->packed = strcmp(form, "packed\n") == 0;
+        good = ret->name[0] != 0;
     }
     (void)fclose(file);
     return good;
 }
 
 /* In place of what was there, whole or not at all. */
-static int marker_write(const char *path, const char *name)
+static int marker_write(const char *path, const struct marker *marker)
 {
     char other[PATH_MAX];
     if (snprintf(other, sizeof(other), "%s.abode", path) >= (int)sizeof(other)) {
@@ -234,16 +244,17 @@ static int marker_write(const char *path, const char *name)
         return -errno;
     }
     bool good =
-        fprintf(file, MARKER "%s\n", name) > 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
+        fprintf(file, MARKER "%s\n%s\n", marker->name, marker->packed ? "packed" : "plain") > 0 &&
+        fflush(file) == 0 && fsync(fileno(file)) == 0;
     good = fclose(file) == 0 && good;
     return good && rename(other, path) == 0 ? 0 : -EIO;
 }
 
 /* The conversation that a path means, from its marker; a new one is named by its full path. */
-static int name_of(const char *path, char ret_name[PATH_MAX])
+static int name_of(const char *path, struct marker *ret)
 {
     char folder[PATH_MAX], full[PATH_MAX];
-    if (marker_read(path, ret_name)) {
+    if (marker_read(path, ret)) {
         return 0;
     }
     const char *slash = strrchr(path, '/'), *base = slash == NULL ? path : slash + 1;
@@ -253,7 +264,8 @@ static int name_of(const char *path, char ret_name[PATH_MAX])
         realpath(folder, full) == NULL) {
         return -EINVAL;
     }
-    return snprintf(ret_name, PATH_MAX, "%s/%s", full, base) < PATH_MAX ? 0 : -ENAMETOOLONG;
+    ret->packed = false;
+    return snprintf(ret->name, PATH_MAX, "%s/%s", full, base) < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
 static struct abode_llama_name as_name(const char *text)
@@ -269,52 +281,78 @@ static size_t file_bytes(struct llama_context *context, llama_seq_id sequence, s
 
 /* ---- save and load -------------------------------------------------------------------------------- */
 
+/* llama-server's list: -1, 1, count, tokens, 0 (images) */
+enum packing { PACK_HEAD = 3, PACK_TAIL = 1, PACK_BOTH = PACK_HEAD + PACK_TAIL };
+
+static bool is_packed(const llama_token *tokens, size_t count)
+{
+    return count > PACK_BOTH && tokens[0] == LLAMA_TOKEN_NULL && tokens[1] == 1 && tokens[2] > 0 &&
+           (size_t)tokens[2] == count - PACK_BOTH && tokens[count - 1] == 0;
+}
+
+static void pack(llama_token *tokens, size_t count)
+{
+    memmove(tokens + PACK_HEAD, tokens, count * sizeof(*tokens));
+    tokens[0] = LLAMA_TOKEN_NULL;
+    tokens[1] = 1;
+    tokens[2] = (llama_token)count;
+    tokens[PACK_HEAD + count] = 0;
+}
+
 /* 0: the original function is to do it */
 static size_t save(struct llama_context *context, const char *path, llama_seq_id sequence,
                    const llama_token *tokens, size_t token_count)
 {
-    char name[PATH_MAX];
+    struct marker marker;
     struct abode_llama *mine = bridge_of(context, sequence, true);
     if (mine == NULL) {
         return 0;
     }
-    int status = name_of(path, name);
+    const char *reason = "";
+    int status = name_of(path, &marker);
     if (status == 0) {
-        status =
-            abode_llama_save(mine, sequence, as_name(name), tokens, (uint32_t)token_count, NULL);
+        marker.packed = is_packed(tokens, token_count);
+        size_t count = token_count - (marker.packed ? PACK_BOTH : 0);
+        status = abode_llama_save(mine, sequence, as_name(marker.name),
+                                  tokens + (marker.packed ? PACK_HEAD : 0),
+                                  count < UINT32_MAX ? (uint32_t)count : UINT32_MAX, NULL);
+        reason = abode_llama_reason(mine);
+        status = status < 0 ? status : marker_write(path, &marker);
     }
     if (status < 0) {
-        const char *reason = abode_llama_reason(mine);
         say(path, "llama.cpp's own file is written",
             reason[0] != 0 ? reason : abode_strerror(status));
-        return 0;
-    }
-    status = marker_write(path, name);
-    if (status < 0) {
-        say(path, "llama.cpp's own file is written", abode_strerror(status));
         return 0;
     }
     return file_bytes(context, sequence, token_count);
 }
 
 /* 0: it is in the store, but a miss for this context */
-static size_t load(struct llama_context *context, const char *path, const char *name,
+static size_t load(struct llama_context *context, const char *path, const struct marker *marker,
                    llama_seq_id sequence, llama_token *tokens, size_t capacity, size_t *ret_count)
 {
     struct abode_llama *mine = bridge_of(context, sequence, false);
-    if (mine == NULL) {
+    const size_t more = marker->packed ? PACK_BOTH : 0;
+    if (mine == NULL || (tokens != NULL && capacity < more)) {
         return 0;
     }
+    size_t room = tokens == NULL ? 0 : capacity - more;
     int count = tokens == NULL
-                    ? abode_llama_tokens(mine, as_name(name))
-                    : abode_llama_restore(mine, sequence, as_name(name), tokens,
-                                          capacity < UINT32_MAX ? (uint32_t)capacity : UINT32_MAX);
+                    ? abode_llama_tokens(mine, as_name(marker->name))
+                    : abode_llama_restore(mine, sequence, as_name(marker->name), tokens,
+                                          room < UINT32_MAX ? (uint32_t)room : UINT32_MAX);
     if (count < 0) {
         say(path, "not restored", abode_llama_reason(mine));
         return 0;
     }
-    *ret_count = (size_t)count;
-    return tokens == NULL ? 12 : file_bytes(context, sequence, (size_t)count);
+    *ret_count = (size_t)count + more;
+    if (tokens == NULL) {
+        return 12;
+    }
+    if (marker->packed) {
+        pack(tokens, (size_t)count);
+    }
+    return file_bytes(context, sequence, *ret_count);
 }
 
 EXPORT size_t llama_state_seq_save_file(struct llama_context *context, const char *path,
@@ -333,13 +371,13 @@ EXPORT size_t llama_state_seq_load_file(struct llama_context *context, const cha
                                         llama_seq_id sequence, llama_token *tokens, size_t capacity,
                                         size_t *ret_count)
 {
-    char name[PATH_MAX];
-    if (!marker_read(path, name)) {
+    struct marker marker;
+    if (!marker_read(path, &marker)) {
         return ORIGINAL(llama_state_seq_load_file)(context, path, sequence, tokens, capacity,
                                                    ret_count);
     }
     pthread_mutex_lock(&lock);
-    size_t size = load(context, path, name, sequence, tokens, capacity, ret_count);
+    size_t size = load(context, path, &marker, sequence, tokens, capacity, ret_count);
     pthread_mutex_unlock(&lock);
     return size;
 }
@@ -359,12 +397,12 @@ EXPORT bool llama_state_save_file(struct llama_context *context, const char *pat
 EXPORT bool llama_state_load_file(struct llama_context *context, const char *path,
                                   llama_token *tokens, size_t capacity, size_t *ret_count)
 {
-    char name[PATH_MAX];
-    if (!marker_read(path, name)) {
+    struct marker marker;
+    if (!marker_read(path, &marker)) {
         return ORIGINAL(llama_state_load_file)(context, path, tokens, capacity, ret_count);
     }
     pthread_mutex_lock(&lock);
-    size_t size = load(context, path, name, 0, tokens, capacity, ret_count);
+    size_t size = load(context, path, &marker, 0, tokens, capacity, ret_count);
     pthread_mutex_unlock(&lock);
     return size > 0;
 }
@@ -373,13 +411,13 @@ EXPORT bool llama_state_load_file(struct llama_context *context, const char *pat
 
 static void marked_delete(const char *path)
 {
-    char name[PATH_MAX];
-    if (path == NULL || owner == NULL || !marker_read(path, name)) {
+    struct marker marker;
+    if (path == NULL || owner == NULL || !marker_read(path, &marker)) {
         return;
     }
     pthread_mutex_lock(&lock);
     if (bridge != NULL) {
-        (void)!abode_llama_delete(bridge, as_name(name));
+        (void)!abode_llama_delete(bridge, as_name(marker.name));
     }
     pthread_mutex_unlock(&lock);
 }
