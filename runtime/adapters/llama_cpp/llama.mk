@@ -26,9 +26,19 @@ $(BUILD)/llama/libabode-llama.so: $(BUILD)/obj/$(LLAMA_DIR)/preload_llama.o \
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libabode-llama.so -Wl,-z,lazy \
 		-Wl,--exclude-libs,ALL -o $@ $^ $(LDLIBS) -ldl
 
-llama-programs: $(LLAMA_TESTS) $(BUILD)/llama/slot_program $(BUILD)/llama/libabode-llama.so
+$(BUILD)/llama/abode-llama: $(BUILD)/obj/$(LLAMA_DIR)/main_llama.o \
+		$(BUILD)/llama/libabode-bridge.a $(BUILD)/libabode.a
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LLAMA_LIBS) $(LDLIBS)
+
+llama-programs: $(LLAMA_TESTS) $(BUILD)/llama/slot_program $(BUILD)/llama/libabode-llama.so \
+	$(BUILD)/llama/abode-llama
+demo-llama: deps
+	@$(LLAMA_DIR)/get
+	@$(MAKE) --no-print-directory $(BUILD)/llama/abode-llama all
+	@$(LLAMA_DIR)/demo $(BUILD)/llama/abode-llama $(LLAMA)/models/gemma.gguf $(ARGS)
 check-llama: deps-check
 	@LLAMA='$(LLAMA)' CC='$(CC)' tests/llama/run $(BUILD) $(ONLY)
 
-.PHONY: llama-programs check-llama
+.PHONY: llama-programs check-llama demo-llama
 -include $(wildcard $(BUILD)/obj/$(LLAMA_DIR)/*.d $(BUILD)/obj/tests/llama/*.d)
