@@ -33,6 +33,7 @@ struct shared { /* between the processes of this program */
 static struct shared *shared;
 static struct llama_host_opts opts;
 static struct llama_talk talk_now;
+static llama_seq_id sequence; /* 1 where each has a stream of its own */
 static bool own;  /* the reference is moved by llama.cpp itself where the other is restored */
 static bool stay; /* talks stay in the context from turn to turn; restored after the kill only */
 
@@ -46,8 +47,8 @@ static void turn_talk(struct llama_host *host, uint32_t talk, uint32_t turn)
     llama_token prompt[PROMPT];
     uint32_t count = prompt_tokens(talk, turn);
     llama_host_prompt(host, talk, turn, prompt, count);
-    llama_host_say(host, 0, &talk_now, prompt, count);
-    llama_host_answer(host, 0, &talk_now, ANSWER);
+    llama_host_say(host, sequence, &talk_now, prompt, count);
+    llama_host_answer(host, sequence, &talk_now, ANSWER);
 }
 
 static void last_talk(struct llama_host *host, uint32_t talk, uint32_t which)
@@ -55,8 +56,8 @@ static void last_talk(struct llama_host *host, uint32_t talk, uint32_t which)
     llama_token start[2];
     talk_now.digest = 0;
     llama_host_prompt(host, talk, TURNS, start, 2);
-    llama_host_say(host, 0, &talk_now, start, stay ? 1 : 2);
-    llama_host_answer(host, 0, &talk_now, LAST);
+    llama_host_say(host, sequence, &talk_now, start, stay ? 1 : 2);
+    llama_host_answer(host, sequence, &talk_now, LAST);
     shared->digest[which][talk] = talk_now.digest;
     shared->tokens[which][talk] = talk_now.count;
 }
@@ -64,13 +65,13 @@ static void last_talk(struct llama_host *host, uint32_t talk, uint32_t which)
 /* What llama.cpp's own restore does to the place of cells. */
 static void own_round(struct llama_host *host)
 {
-    size_t size = llama_state_seq_get_size(host->context, 0);
+    size_t size = llama_state_seq_get_size(host->context, sequence);
     unsigned char *blob = malloc(size);
-    if (blob == NULL || llama_state_seq_get_data(host->context, blob, size, 0) != size) {
+    if (blob == NULL || llama_state_seq_get_data(host->context, blob, size, sequence) != size) {
         llama_host_end("llama.cpp's own state of %zu bytes", size);
     }
-    llama_host_forget(host, 0);
-    if (llama_state_seq_set_data(host->context, blob, size, 0) != size) {
+    llama_host_forget(host, sequence);
+    if (llama_state_seq_set_data(host->context, blob, size, sequence) != size) {
         llama_host_end("llama.cpp does not take its own state back");
     }
     free(blob);
@@ -91,15 +92,15 @@ static void reference(void)
             }
         }
         last_talk(&host, talk, 0);
-        llama_host_forget(&host, 0);
+        llama_host_forget(&host, sequence);
     }
 }
 
 static void restore(struct llama_host *host, uint32_t talk)
 {
     char text[32];
-    int count = abode_llama_restore(host->bridge, 0, llama_host_name(talk, text), talk_now.tokens,
-                                    LLAMA_HOST_TOKENS_MAX);
+    int count = abode_llama_restore(host->bridge, sequence, llama_host_name(talk, text),
+                                    talk_now.tokens, LLAMA_HOST_TOKENS_MAX);
     if (count < 0) {
         llama_host_end("restore of talk %u: %s: %s", talk, abode_strerror(count),
                        abode_llama_reason(host->bridge));
@@ -135,8 +136,8 @@ static void turn_keep(struct llama_host *host, uint32_t talk, uint32_t turn)
     struct abode_llama_saved saved;
     char text[32];
     turn_talk(host, talk, turn);
-    int status = abode_llama_save(host->bridge, 0, llama_host_name(talk, text), talk_now.tokens,
-                                  talk_now.count, &saved);
+    int status = abode_llama_save(host->bridge, sequence, llama_host_name(talk, text),
+                                  talk_now.tokens, talk_now.count, &saved);
     if (status < 0) {
         llama_host_end("save of talk %u: %s: %s", talk, abode_strerror(status),
                        abode_llama_reason(host->bridge));
@@ -160,7 +161,7 @@ static void turns(void)
             continue;
         }
         if (!stay || turn == 0) {
-            llama_host_forget(&host, 0);
+            llama_host_forget(&host, sequence);
             talk_now.count = 0;
         }
         if (!stay && turn > 0) {
@@ -184,7 +185,7 @@ static void restored(void)
     for (uint32_t talk = 0; talk < TALKS; talk++) {
         restore(&host, talk);
         last_talk(&host, talk, 1);
-        llama_host_forget(&host, 0);
+        llama_host_forget(&host, sequence);
     }
     llama_host_close(&host);
 }
@@ -241,6 +242,7 @@ int main(int count, char **arguments)
         opts.memory_bytes = opts.flags != 0 ? 512u << 20 : opts.memory_bytes;
         opts.split_streams |= strcmp(arguments[i], "split") == 0;
         opts.sequences = opts.split_streams ? 2 : 1;
+        sequence = opts.split_streams ? 1 : 0;
         own |= strcmp(arguments[i], "own") == 0;
         stay |= strcmp(arguments[i], "stay") == 0;
     }
