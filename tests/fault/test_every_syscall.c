@@ -31,7 +31,7 @@
 #include "base/num.h"
 #include "fault/sweep_workload.h"
 
-#define CASES_DEFAULT 1500u
+#define CASES_DEFAULT 3000u
 #define CASES_SANITIZED 400u /* each takes several times as long there */
 #define CHILDREN 2u
 #define CHILD_LIMIT_S 20u /* a run takes some 30 ms; flush, the slowest that may wait, 10 s */

@@ -1,7 +1,6 @@
 # llama.mk - the llama.cpp bridge, its tests and programs. Nothing here is part of `all` or `check`:
 #   make check-llama    get and build llama.cpp and the models (once, about five minutes), then tests
 #   make demo-llama     abode-llama on the real model
-#   make bench-llama    time to first token by where the state was
 LLAMA := $(or $(ABODE_CACHE),$(HOME)/.cache/abode)/llama
 LLAMA_DIR := runtime/adapters/llama_cpp
 LLAMA_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %/main_llama.c %/preload_llama.c,\
