@@ -3,7 +3,8 @@
  *
  * Works on a runtime of its own or beside the writer of the store (ABODE_READ_ONLY): there, a block
  * that does not match may have been dropped or moved since the journal was read, so the bad ones are
- * looked up in the journal as it is now, and read once more, before they are called damaged.
+ * looked up in the journal as it is by then, and read again, three times before they are called
+ * damaged.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@
 
 #include "base/num.h"
 #include "front/front.h"
+
+#define LOOKS 3u
 
 struct place {
     uint32_t segment, block;
@@ -177,52 +180,71 @@ static void damage_tell(struct walk *walk, const struct place *place, const stru
     }
 }
 
-/* Beside a live writer: is the block still there in the journal of this moment? */
-static bool still_there(struct walk *walk, struct abode **fresh, const struct place *place,
-                        struct target *target)
+/* The blocks as the journal of this moment has them; the runtime's own where that cannot be read. */
+static struct ab_kv *blocks_now(struct walk *walk, struct abode **ret_fresh)
 {
     struct abode *runtime = walk->runtime;
-    if (!runtime->kv->read_only) {
-        return target_get(runtime->kv, place, target);
+    struct abode_config config = runtime->config;
+    config.store_paths = (const char *const *)runtime->paths;
+    *ret_fresh = NULL;
+    if (!runtime->kv->read_only || ab_open_with_os(&config, runtime->os, ret_fresh) != 0) {
+        return runtime->kv;
     }
-    if (*fresh == NULL) {
-        struct abode_config config = runtime->config;
-        config.store_paths = (const char *const *)runtime->paths;
-        if (ab_open_with_os(&config, runtime->os, fresh) != 0) {
-            *fresh = NULL;
-            return true; /* cannot tell: then it is damage */
+    return (*ret_fresh)->kv;
+}
+
+/* Looks at the first `count` places again, keeps those that are still there and still bad; returns
+ * how many. last: they are damage. */
+static uint32_t suspects_check(struct walk *walk, uint32_t count, bool last, damage_fn *damage,
+                               void *context)
+{
+    struct abode *fresh;
+    struct ab_kv *kv = blocks_now(walk, &fresh);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct target target;
+        const struct place place = walk->places[i];
+        const int found = target_get(kv, &place, &target) ? target_read(walk, &target) : 0;
+        if (found == 0) {
+            continue;
+        }
+        walk->places[kept++] = place;
+        if (last) {
+            damage_tell(walk, &place, &target, found, damage, context);
         }
     }
-    return target_get((*fresh)->kv, place, target);
+    if (fresh != NULL) {
+        (void)!abode_close(fresh); /* read-only: nothing can be in flight */
+    }
+    return kept;
 }
 
 static int walk_run(struct walk *walk,
                     int (*progress)(void *context, uint64_t bytes_done, uint64_t bytes_total),
                     damage_fn *damage, void *context)
 {
-    struct abode *fresh = NULL;
-    int status = 0;
-    for (uint32_t i = 0; i < walk->count && status == 0; i++) {
+    uint32_t suspects = 0;
+    for (uint32_t i = 0; i < walk->count; i++) {
         struct target target;
         if (!target_get(walk->runtime->kv, &walk->places[i], &target)) {
             continue;
         }
-        int found = target_read(walk, &target);
-        if (found != 0 && still_there(walk, &fresh, &walk->places[i], &target)) {
-            found = target_read(walk, &target);
-            if (found != 0) {
-                damage_tell(walk, &walk->places[i], &target, found, damage, context);
-            }
+        if (target_read(walk, &target) != 0) {
+            walk->places[suspects++] = walk->places[i]; /* never behind i */
         }
         walk->report.blocks_checked++;
         walk->report.bytes_checked += target.bytes;
-        if (progress != NULL) {
-            int answer = progress(context, walk->report.bytes_checked, walk->bytes_total);
-            status = answer < 0 ? answer : 0;
+        const int answer =
+            progress == NULL ? 0 : progress(context, walk->report.bytes_checked, walk->bytes_total);
+        if (answer < 0) {
+            return answer;
         }
     }
-    int closed = fresh == NULL ? 0 : abode_close(fresh); /* read-only: nothing can be in flight */
-    return status != 0 ? status : closed;
+    /* each journal that is read is behind a writer that lives by the time its blocks are read */
+    for (uint32_t look = 1; look <= LOOKS && suspects > 0; look++) {
+        suspects = suspects_check(walk, suspects, look == LOOKS, damage, context);
+    }
+    return 0;
 }
 
 int abode_verify(struct abode *runtime,
