@@ -99,8 +99,9 @@ static uint64_t word_of(uint32_t stamp, uint32_t token)
     return live_random(&state);
 }
 
-static void token_fill(uint64_t *words, uint32_t stamp, uint32_t token)
+static void token_fill(void *bytes, uint32_t stamp, uint32_t token)
 {
+    uint64_t *words = bytes;
     uint64_t word = word_of(stamp, token);
 
     for (uint32_t i = 0; i < TOKEN_BYTES / 8; i++) {
@@ -108,8 +109,9 @@ static void token_fill(uint64_t *words, uint32_t stamp, uint32_t token)
     }
 }
 
-static bool token_is(const uint64_t *words, uint32_t stamp, uint32_t token)
+static bool token_is(const void *bytes, uint32_t stamp, uint32_t token)
 {
+    const uint64_t *words = bytes;
     uint64_t word = word_of(stamp, token), differs = 0;
 
     for (uint32_t i = 0; i < TOKEN_BYTES / 8; i++) {
@@ -130,8 +132,7 @@ static void content_check(struct soak *soak, const struct session *session)
     for (uint32_t token = 0; token < session->tokens; token++) {
         const unsigned char *row = abode_view_plane(&view, token / ROW_TOKENS, 0);
 
-        if (!token_is((const uint64_t *)(row + (size_t)(token % ROW_TOKENS) * TOKEN_BYTES),
-                      session->stamp, token)) {
+        if (!token_is(row + (size_t)(token % ROW_TOKENS) * TOKEN_BYTES, session->stamp, token)) {
             wrong(soak, "content", -EBADMSG);
             return;
         }
@@ -160,8 +161,7 @@ static void grow(struct worker_thread *thread, struct session *session)
         }
         for (int i = 0; i < count; i++) {
             for (uint32_t token = 0; token < spans[i].token_count; token++) {
-                token_fill((uint64_t *)(spans[i].base +
-                                        (size_t)(spans[i].token_first + token) * TOKEN_BYTES),
+                token_fill(spans[i].base + (size_t)(spans[i].token_first + token) * TOKEN_BYTES,
                            session->stamp,
                            spans[i].row * ROW_TOKENS + spans[i].token_first + token);
             }

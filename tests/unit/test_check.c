@@ -17,7 +17,7 @@
 static void broken_promise_poisons_once(void **state)
 {
     (void)state;
-    struct ab_poison poison = {NULL};
+    struct ab_poison poison = {.where = NULL};
     assert_null(ab_poison_enter(&poison));
     AB_ASSERT(1 + 1 == 2);
     assert_false(ab_poisoned(&poison));
@@ -34,8 +34,8 @@ static void broken_promise_poisons_once(void **state)
 static void calls_nest(void **state)
 {
     (void)state;
-    struct ab_poison outer = {NULL};
-    struct ab_poison inner = {NULL};
+    struct ab_poison outer = {.where = NULL};
+    struct ab_poison inner = {.where = NULL};
     struct ab_poison *before_outer = ab_poison_enter(&outer);
     struct ab_poison *before_inner = ab_poison_enter(&inner);
     assert_ptr_equal(before_inner, &outer);
@@ -65,7 +65,7 @@ static void *break_promise(void *argument)
 static void threads_do_not_share_it(void **state)
 {
     (void)state;
-    struct ab_poison poison = {NULL};
+    struct ab_poison poison = {.where = NULL};
     pthread_t thread;
     (void)ab_poison_enter(&poison);
     assert_int_equal(pthread_create(&thread, NULL, break_promise, NULL), 0);

@@ -206,7 +206,7 @@ static void a_double_give_changes_nothing(void **state)
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
 #else
-        struct ab_poison poison = {NULL};
+        struct ab_poison poison = {.where = NULL};
         struct ab_poison *previous = ab_poison_enter(&poison);
         const uint32_t free = ab_frames_free(frames, 0);
         ab_frame_give(frames, bad[i]);

@@ -169,7 +169,7 @@ static void names_are_shown_and_cut(void **state)
 static void works_for_the_runtime_it_was_given(void **state)
 {
     struct fixture *fixture = *state;
-    struct ab_poison poison = {NULL};
+    struct ab_poison poison = {.where = NULL};
     struct seen seen = {0};
     (void)run_look(fixture, fixture->topology, -1, "poison", &poison, &seen);
     assert_ptr_equal(seen.poison, &poison);
