@@ -463,6 +463,31 @@ int64_t ab_os_read_all(const struct ab_os *os, int fd, void *bytes, size_t count
     return (int64_t)done;
 }
 
+/* A read that ended inside a page goes on from the start of that page: O_DIRECT cannot start inside.
+ * The same end twice is the end of the file. */
+int64_t ab_os_read_pages(const struct ab_os *os, int fd, void *bytes, size_t count, uint64_t offset)
+{
+    size_t from = 0, end = 0;
+    uint32_t interrupts = 0;
+    while (end < count) {
+        const int64_t got =
+            os->pread(os, fd, (unsigned char *)bytes + from, count - from, offset + from);
+        if (got == -EINTR && ++interrupts <= INTERRUPTS_MAX) {
+            continue;
+        }
+        if (got < 0) {
+            return got == -EINTR ? -EIO : got;
+        }
+        if (from + (size_t)got <= end) {
+            break;
+        }
+        end = from + (size_t)got;
+        from = ab_align_down(end, AB_PAGE);
+        interrupts = 0;
+    }
+    return (int64_t)end;
+}
+
 int ab_os_write_all(const struct ab_os *os, int fd, const void *bytes, size_t count,
                     uint64_t offset)
 {

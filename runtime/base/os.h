@@ -142,6 +142,9 @@ int64_t ab_os_read_all(const struct ab_os *os, int fd, void *bytes, size_t count
                        uint64_t offset) AB_MUST_CHECK;
 int ab_os_write_all(const struct ab_os *os, int fd, const void *bytes, size_t count,
                     uint64_t offset) AB_MUST_CHECK;
+/* read_all for a descriptor with O_DIRECT too: bytes, count and offset are multiples of AB_PAGE. */
+int64_t ab_os_read_pages(const struct ab_os *os, int fd, void *bytes, size_t count,
+                         uint64_t offset) AB_MUST_CHECK;
 
 /* array of count zeroed elements; NULL on overflow or lack of memory */
 void *ab_os_alloc_array(const struct ab_os *os, uint64_t count, size_t element_bytes);

@@ -131,7 +131,8 @@ static int probe_complete(struct ab_io *io, struct uring *uring)
     return AB_MIN(result, 0);
 }
 
-/* A real read decides, not a version: a ring may open and then not work. */
+/* A real read decides, not a version: a ring may open and then not work. Interrupted without end is
+ * an error of the device to whoever asked for it. */
 static int probe_read(struct ab_io *io, struct uring *uring, int fd)
 {
     void *bytes = io->os->alloc(io->os, AB_PAGE, AB_PAGE);
@@ -145,7 +146,7 @@ static int probe_read(struct ab_io *io, struct uring *uring, int fd)
     if (rc != -ETIMEDOUT) {
         io->os->free(io->os, bytes);
     } /* else the kernel may still write to it: it is not given back */
-    return rc;
+    return rc == -EINTR ? -EIO : rc;
 }
 
 static int ring_probe(struct ab_io *io, struct uring *uring, int probe_fd)

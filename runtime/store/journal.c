@@ -232,8 +232,8 @@ static int64_t window_at(struct ab_journal *journal, struct ab_journal_reader *r
     if (!inside) {
         reader->window_offset = ab_align_down(offset, AB_PAGE);
         reader->window_bytes = 0;
-        const int64_t got = ab_os_read_all(journal->os, journal->fd, reader->window,
-                                           AB_JOURNAL_WINDOW, reader->window_offset);
+        const int64_t got = ab_os_read_pages(journal->os, reader->fd, reader->window,
+                                             AB_JOURNAL_WINDOW, reader->window_offset);
         if (got < 0) {
             return got;
         }

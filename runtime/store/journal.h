@@ -62,6 +62,7 @@ struct ab_journal_reader {
     /* 0 goes on, negative stops the scan with that result */
     int (*record)(void *context, const struct ab_disk_record *record, const uint8_t *payload);
     void *context;
+    int fd;          /* to read with: the journal's, or one of the same file with O_DIRECT */
     uint8_t *window; /* AB_JOURNAL_WINDOW bytes, page-aligned */
     uint64_t window_offset;
     size_t window_bytes;

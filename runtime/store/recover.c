@@ -11,6 +11,7 @@
  * writer has gone on to the other one.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "abode/abode.h"
@@ -275,18 +276,39 @@ static int journal_find(struct ab_store *store)
     return result == -ENOENT || result == -ESTALE ? -ABODE_ESTORE : result;
 }
 
+/* A writer believes the disk, not the page cache: what a sync of an earlier process has failed to
+ * save is in the cache still, clean, and no later sync will ever write it. */
+static int journal_scan(struct recovery *recovery, uint8_t *window)
+{
+    struct ab_store *store = recovery->store;
+    const struct ab_store_dir *dir = &store->dirs[0];
+    struct ab_journal_reader reader = {
+        .record = record_apply, .context = recovery, .fd = store->journal.fd, .window = window};
+    int result;
+    if (dir->direct_io && !store->read_only) {
+        reader.fd = store->os->openat(store->os, dir->fd, ab_journal_file(store->journal.name),
+                                      O_RDONLY | O_DIRECT, 0);
+        if (reader.fd < 0) {
+            return reader.fd;
+        }
+    }
+    store->journal.synced = dir->superblock.journal_synced;
+    result = ab_journal_scan(&store->journal, &reader);
+    if (reader.fd != store->journal.fd) {
+        (void)store->os->close(store->os, reader.fd); /* only read */
+    }
+    return result;
+}
+
 static int journal_replay(struct recovery *recovery)
 {
     struct ab_store *store = recovery->store;
-    struct ab_journal_reader reader = {.record = record_apply, .context = recovery};
     void *window = NULL;
     int result = ab_os_map_lazy(store->os, AB_JOURNAL_WINDOW, &window);
     if (result < 0) {
         return result;
     }
-    reader.window = window;
-    store->journal.synced = store->dirs[0].superblock.journal_synced;
-    result = ab_journal_scan(&store->journal, &reader);
+    result = journal_scan(recovery, window);
     (void)store->os->munmap(store->os, window, AB_JOURNAL_WINDOW); /* nothing could be done */
     if (result == -ABODE_ECORRUPT) {
         ab_log(store->log, AB_LOG_ERROR,

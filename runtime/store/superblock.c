@@ -85,8 +85,8 @@ int ab_superblock_choose(const void *bytes, size_t count, struct ab_disk_superbl
 int ab_superblock_read(const struct ab_os *os, int fd, struct ab_disk_superblock *ret,
                        uint32_t *ret_agreeing)
 {
-    uint8_t bytes[AB_SUPERBLOCK_FILE_BYTES];
-    const int64_t got = ab_os_read_all(os, fd, bytes, sizeof(bytes), 0);
+    _Alignas(AB_PAGE) uint8_t bytes[AB_SUPERBLOCK_FILE_BYTES];
+    const int64_t got = ab_os_read_pages(os, fd, bytes, sizeof(bytes), 0);
     if (got < 0) {
         return (int)got;
     }

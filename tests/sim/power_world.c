@@ -435,17 +435,22 @@ static void cut_count(struct world *world, const struct life_plan *plan, bool in
     world->last_was_early = world->is_opening;
 }
 
+/* Another process, and the power stays on? README, "What it is not": not after a sync that failed, where
+ * the page cache cannot be read around. */
+static bool may_go_on(const struct world *world)
+{
+    return world->disk.errors == 0 || !world->disk.no_direct;
+}
+
 /* Power off if it is not, and on again: the next open sees what is left. */
 static int power_cycle(struct world *world, const struct life_plan *plan, bool in_close)
 {
-    /* README, "What it is not": a sync that failed, and another process before the power goes */
-    const bool may_stay_on = plan->may_close && world->disk.errors == 0;
-    if (!sim_disk_is_off(&world->disk) && !may_stay_on) {
+    if (!sim_disk_is_off(&world->disk) && !(plan->may_close && may_go_on(world))) {
         sim_disk_power_cut(&world->disk, live_random(&world->random));
     }
-    const bool is_killed = sim_disk_is_off(&world->disk) && !world->is_beyond &&
-                           world->disk.errors == 0 && below(world, 8) == 0;
-    world->after_kill = is_killed;
+    const bool is_killed = sim_disk_is_off(&world->disk) && !world->is_beyond && may_go_on(world) &&
+                           below(world, 8) == 0;
+    world->after_kill = is_killed || (!sim_disk_is_off(&world->disk) && world->disk.errors > 0);
     if (is_killed) { /* the next process rests on what this one has not synced */
         sim_disk_process_died(&world->disk);
         world->result->counts.killed++;
@@ -482,6 +487,10 @@ static int open_failed(struct world *world, int rc, bool *ret_again)
     }
     if (world->disk.errors > 0 && (rc == -EIO || rc == -ENOSPC || rc == -EROFS)) {
         sim_disk_plans_clear(&world->disk); /* the disk is well again: so must be the store */
+        if (!may_go_on(world)) {
+            sim_disk_power_cut(&world->disk, live_random(&world->random));
+            sim_disk_power_on(&world->disk);
+        }
         *ret_again = true;
         return 0;
     }
@@ -642,6 +651,7 @@ int power_world_run(uint64_t seed, struct power_result *result)
     sim_disk_init(&world->disk);
     world->disk.watch = compaction_runs;
     world->disk.watch_context = world;
+    world->disk.no_direct = below(world, 3) == 0;
     fault_os_init(&world->fault, &world->disk.os);
     rc = sim_store_mount(&world->disk);
     rc = rc < 0 ? worker_wrong(&world->worker, "mount: %s", abode_strerror(rc)) : lives_run(world);

@@ -193,8 +193,8 @@ static int open_inside(struct sim_disk *disk, int dir, const char *inside, int f
     struct place place;
     int rc = place_find(disk, dir, inside, &place);
 
-    if (rc < 0) {
-        return rc;
+    if (rc < 0 || (disk->no_direct && (flags & O_DIRECT) != 0)) {
+        return rc < 0 ? rc : -EINVAL;
     }
     if (place.file != SIM_NONE && (flags & O_CREAT) != 0 && (flags & O_EXCL) != 0) {
         return -EEXIST;
@@ -392,7 +392,8 @@ static int64_t sim_pread(const struct ab_os *os, int fd, void *bytes, size_t cou
     if (count > file->size - offset) {
         count = file->size - offset;
     }
-    sim_file_read(file, bytes, count, offset);
+    (own->is_direct && file->is_cached ? sim_file_read_disk : sim_file_read)(file, bytes, count,
+                                                                             offset);
     return unlocked(disk, (int64_t)count);
 }
 
@@ -415,6 +416,7 @@ static void bytes_write(struct sim_disk *disk, const struct sim_fd *fd, const vo
     struct sim_file *file = &disk->image.files[fd->file];
     uint64_t other = offset;
 
+    file->is_cached |= !fd->is_direct;
     if (plan->effect == SIM_MISDIRECT) {
         other = elsewhere(file, offset, count, plan->seed);
     }
@@ -748,53 +750,14 @@ void sim_disk_power_on(struct sim_disk *disk)
     disk->plan_count = 0;
     disk->limbo_stays = false;
     disk->in_checkpoint = false;
-    disk->changes = disk->errors = 0;
+    disk->changes = 0;
+    disk->errors = 0;
     atomic_store(&disk->is_off, false);
     (void)unlocked(disk, 0);
-}
-
-/* ---- export ---------------------------------------------------------------------------------------- */
-
-static int file_export(const struct sim_file *file, const char *path)
-{
-    FILE *stream = fopen(path, "wb");
-    unsigned char bytes[SIM_PAGE];
-    bool is_bad = stream == NULL;
-
-    for (uint64_t at = 0; at < file->size && !is_bad; at += SIM_PAGE) {
-        size_t count = file->size - at < SIM_PAGE ? (size_t)(file->size - at) : SIM_PAGE;
-
-        sim_file_read(file, bytes, count, at);
-        is_bad = fwrite(bytes, 1, count, stream) != count;
-    }
-    if (stream != NULL) {
-        is_bad |= fclose(stream) != 0;
-    }
-    return is_bad ? -EIO : 0;
-}
-
-static int directory_export(struct sim_disk *disk, uint32_t directory, const char *path)
-{
-    const struct sim_names *names = &disk->image.current;
-    int rc = mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -errno;
-
-    for (uint32_t index = 0; index < names->count && rc == 0; index++) {
-        const struct sim_name *name = &names->list[index];
-        char inside[512];
-
-        if (name->file == SIM_NONE || name->directory != directory) {
-            continue;
-        }
-        (void)snprintf(inside, sizeof(inside), "%s/%s", path, name->text);
-        rc = disk->image.files[name->file].is_directory
-                 ? directory_export(disk, name->file, inside)
-                 : file_export(&disk->image.files[name->file], inside);
-    }
-    return rc;
 }
 
 int sim_disk_export(struct sim_disk *disk, const char *directory)
 {
     lock(disk);
-    return (int)unlocked(disk, directory_export(disk, SIM_ROOT, directory));
+    return (int)unlocked(disk, sim_image_export(&disk->image, SIM_ROOT, directory));
 }

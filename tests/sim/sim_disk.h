@@ -13,7 +13,7 @@
  * moment it is set. What a cut keeps is drawn from the plan's seed. Faults:
  *   SIM_CUT         the call is in limbo as all others are; it fails, and so does all after it
  *   SIM_ERROR       the call fails with -error, `times` times; a sync that fails loses, for ever, about
- *                   half of what it should have saved, as Linux does
+ *                   half of what it should have saved from the page cache, as Linux does
  *   SIM_LOSE_WRITE  a pwrite succeeds, and so do all syncs, but its bytes never reach the platter
  *   SIM_MISDIRECT   the same, and they overwrite another place of the same file
  *
@@ -58,6 +58,7 @@ struct sim_disk {
     void *watch_context;
     atomic_bool is_off;
     bool limbo_stays;
+    bool no_direct;        /* O_DIRECT is refused, as some file systems do */
     pthread_mutex_t mutex; /* guards all below */
     struct sim_image image;
     struct sim_fd fds[SIM_FDS_MAX];
@@ -70,7 +71,8 @@ struct sim_disk {
     /* of the last cut, and since the last power on */
     bool cut_in_checkpoint, cut_in_watch;
     uint64_t cut_at, cut_seed; /* the how many-th changing call since power on */
-    uint64_t changes, writes, syncs, errors, bytes_written;
+    uint64_t changes, writes, syncs, bytes_written;
+    _Atomic uint64_t errors;    /* planned ones that struck: read without the mutex */
     uint64_t lost, misdirected; /* SIM_LOSE_WRITE and SIM_MISDIRECT that happened */
 };
 

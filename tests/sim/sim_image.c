@@ -1,9 +1,11 @@
 /* sim_image.c - see sim_image.h. */
 #include "sim/sim_image.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "live.h"
 
@@ -195,14 +197,16 @@ static void size_set(struct sim_file *file, uint64_t size)
     file->sizes[file->sizes_count++] = size;
 }
 
-void sim_file_read(const struct sim_file *file, void *bytes, size_t count, uint64_t offset)
+/* Pages of a read, one after the other. */
+static void read_by_pages(const struct sim_file *file, unsigned char *to, size_t count,
+                          uint64_t offset,
+                          const struct sim_page *(*page_of)(const struct sim_file *file,
+                                                            uint32_t index))
 {
-    unsigned char *to = bytes;
-
     while (count > 0) {
         uint32_t index = (uint32_t)(offset / SIM_PAGE), at = (uint32_t)(offset % SIM_PAGE);
         size_t part = SIM_PAGE - at < count ? SIM_PAGE - at : count;
-        const struct sim_page *page = index < file->page_count ? file->current[index] : NULL;
+        const struct sim_page *page = index < file->page_count ? page_of(file, index) : NULL;
 
         if (page == NULL) {
             memset(to, 0, part);
@@ -213,6 +217,37 @@ void sim_file_read(const struct sim_file *file, void *bytes, size_t count, uint6
         offset += part;
         count -= part;
     }
+}
+
+static const struct sim_page *page_cached(const struct sim_file *file, uint32_t index)
+{
+    return file->current[index];
+}
+
+static const struct sim_page *page_on_disk(const struct sim_file *file, uint32_t index)
+{
+    const struct sim_page *page = file->durable[index];
+
+    for (uint32_t at = 0; at < file->change_count; at++) {
+        const struct sim_change *change = &file->changes[at];
+
+        if (change->kind == SIM_CHANGE_CUT && index >= change->index) {
+            page = NULL;
+        } else if (change->kind == SIM_CHANGE_PAGE && index == change->index && !change->is_lost) {
+            page = change->page;
+        }
+    }
+    return page;
+}
+
+void sim_file_read(const struct sim_file *file, void *bytes, size_t count, uint64_t offset)
+{
+    read_by_pages(file, bytes, count, offset, page_cached);
+}
+
+void sim_file_read_disk(const struct sim_file *file, void *bytes, size_t count, uint64_t offset)
+{
+    read_by_pages(file, bytes, count, offset, page_on_disk);
 }
 
 void sim_file_write(struct sim_image *image, struct sim_file *file, const void *bytes, size_t count,
@@ -294,7 +329,7 @@ void sim_file_sync(struct sim_image *image, struct sim_file *file)
 
 void sim_file_sync_fail(struct sim_file *file, uint64_t seed)
 {
-    for (uint32_t index = 0; index < file->change_count; index++) {
+    for (uint32_t index = 0; index < file->change_count && file->is_cached; index++) {
         file->changes[index].is_lost |= live_random_below(&seed, 2) == 0;
     }
 }
@@ -649,4 +684,43 @@ void sim_image_cut(struct sim_image *image, uint64_t seed)
         }
     }
     files_collect(image);
+}
+
+/* ---- export ---------------------------------------------------------------------------------------- */
+
+static int file_export(const struct sim_file *file, const char *path)
+{
+    FILE *stream = fopen(path, "wb");
+    unsigned char bytes[SIM_PAGE];
+    bool is_bad = stream == NULL;
+
+    for (uint64_t at = 0; at < file->size && !is_bad; at += SIM_PAGE) {
+        size_t count = file->size - at < SIM_PAGE ? (size_t)(file->size - at) : SIM_PAGE;
+
+        sim_file_read(file, bytes, count, at);
+        is_bad = fwrite(bytes, 1, count, stream) != count;
+    }
+    if (stream != NULL) {
+        is_bad |= fclose(stream) != 0;
+    }
+    return is_bad ? -EIO : 0;
+}
+
+int sim_image_export(const struct sim_image *image, uint32_t directory, const char *path)
+{
+    const struct sim_names *names = &image->current;
+    int rc = mkdir(path, 0700) == 0 || errno == EEXIST ? 0 : -errno;
+
+    for (uint32_t index = 0; index < names->count && rc == 0; index++) {
+        const struct sim_name *name = &names->list[index];
+        char inside[512];
+
+        if (name->file == SIM_NONE || name->directory != directory) {
+            continue;
+        }
+        (void)snprintf(inside, sizeof(inside), "%s/%s", path, name->text);
+        rc = image->files[name->file].is_directory ? sim_image_export(image, name->file, inside)
+                                                   : file_export(&image->files[name->file], inside);
+    }
+    return rc;
 }

@@ -47,6 +47,7 @@ struct sim_change {        /* of a file, in limbo */
 };
 struct sim_file {
     bool is_used, is_directory;
+    bool is_cached; /* written through the page cache: that keeps what a failed sync has lost */
     uint32_t opens; /* descriptors */
     uint64_t size, size_durable;
     uint32_t page_count;                           /* entries of the tables */
@@ -95,12 +96,15 @@ void sim_file_unlink(struct sim_image *image, uint32_t directory, const char *na
 void sim_file_rename(struct sim_image *image, uint32_t directory, const char *from, const char *to);
 
 void sim_file_read(const struct sim_file *file, void *bytes, size_t count, uint64_t offset);
+/* Around the page cache: without what a failed sync has lost. */
+void sim_file_read_disk(const struct sim_file *file, void *bytes, size_t count, uint64_t offset);
 /* is_lost: current has it, the platter never will */
 void sim_file_write(struct sim_image *image, struct sim_file *file, const void *bytes, size_t count,
                     uint64_t offset, bool is_lost);
 void sim_file_resize(struct sim_image *image, struct sim_file *file, uint64_t size);
 void sim_file_sync(struct sim_image *image, struct sim_file *file);
-/* A sync that failed: each change in limbo is lost for good, or is not, as the seed says. */
+/* A sync that failed: each change in limbo is lost for good, or is not, as the seed says. Only the
+ * page cache forgets like this; a device that says later that it has synced has what it was given. */
 void sim_file_sync_fail(struct sim_file *file, uint64_t seed);
 void sim_directory_sync(struct sim_image *image, uint32_t directory);
 
@@ -108,6 +112,8 @@ void sim_directory_sync(struct sim_image *image, uint32_t directory);
 void sim_file_damage(struct sim_file *file, uint32_t index, const void *bytes);
 /* Everything in limbo is durable now. */
 void sim_image_sync(struct sim_image *image);
+/* The directory, as programs see it, as files of the real file system. */
+int sim_image_export(const struct sim_image *image, uint32_t directory, const char *path);
 /* Power is lost, and comes back: the durable image and what luck keeps is all there is. */
 void sim_image_cut(struct sim_image *image, uint64_t seed);
 
