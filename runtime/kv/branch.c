@@ -112,6 +112,19 @@ struct ab_restore_point *ab_session_point(struct ab_session *session, uint64_t t
     return NULL;
 }
 
+/* Can it go back there? -EINVAL: it is no restore point; -ABODE_ECORRUPT: it was one, and bytes that
+ * it needs were found damaged. */
+static int point_check(struct ab_kv *kv, struct ab_session *session, uint64_t token_count)
+{
+    if (token_count > session->token_count) {
+        return -EINVAL;
+    }
+    if (ab_session_restore_point(kv, session, token_count) == token_count) {
+        return 0;
+    }
+    return ab_session_point(session, token_count) == NULL ? -EINVAL : -ABODE_ECORRUPT;
+}
+
 bool ab_session_is_dirty(struct ab_kv *kv, const struct ab_session *session)
 {
     const struct ab_model *model = &kv->models[session->model];
@@ -494,12 +507,9 @@ int ab_session_truncate(struct ab_kv *kv, struct abode_session handle, uint64_t 
         status = session->task != NULL ? -EBUSY : -ENOTCONN;
     } else if (anything_moves(kv, session)) {
         status = -EAGAIN;
-    } else if (token_count > session->token_count ||
-               (token_count != session->token_count &&
-                ab_session_restore_point(kv, session, token_count) != token_count)) {
-        status = -EINVAL;
     } else {
-        status = ab_session_recall(kv, session, token_count);
+        status = token_count == session->token_count ? 0 : point_check(kv, session, token_count);
+        status = status < 0 ? status : ab_session_recall(kv, session, token_count);
         if (status == 0) {
             truncate_checked(kv, session, token_count, record);
         }
@@ -634,12 +644,8 @@ static int fork_locked(struct ab_kv *kv, struct abode_session handle, uint64_t t
     if (parent->state != AB_SESSION_ATTACHED) {
         return parent->task != NULL ? -EBUSY : -ENOTCONN;
     }
-    bool whole =
-        token_count == 0 || ab_session_restore_point(kv, parent, token_count) == token_count;
-    if (token_count > parent->token_count || !whole) {
-        return -EINVAL;
-    }
-    int status = ab_session_recall(kv, parent, token_count);
+    int status = token_count == 0 ? 0 : point_check(kv, parent, token_count);
+    status = status < 0 ? status : ab_session_recall(kv, parent, token_count);
     if (status != 0) {
         return status;
     }

@@ -7,10 +7,13 @@
  * rows, snapshot and bytes; every byte is compared. The sync engine, so that reads can be delayed
  * and made to fail through the table of syscalls.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -167,6 +170,46 @@ static void a_point_that_cannot_be_read_changes_nothing(void **state)
     check(fixture, fixture->session, &fixture->older);
 }
 
+/* All that was stored is something else now. */
+static void segments_damage(const struct fixture *fixture)
+{
+    static unsigned char bytes[2u << 20];
+    char path[300], file[600];
+    struct dirent *entry;
+    memset(bytes, 0x5a, sizeof(bytes));
+    (void)snprintf(path, sizeof(path), "%s/segments", fixture->directory);
+    DIR *directory = opendir(path);
+    assert_non_null(directory);
+    while ((entry = readdir(directory)) != NULL) {
+        if (entry->d_name[0] != '.') {
+            (void)snprintf(file, sizeof(file), "%s/%s", path, entry->d_name);
+            int fd = open(file, O_WRONLY);
+            assert_true(fd >= 0);
+            assert_int_equal(pwrite(fd, bytes, sizeof(bytes), 0), sizeof(bytes));
+            assert_int_equal(close(fd), 0);
+        }
+    }
+    assert_int_equal(closedir(directory), 0);
+}
+
+/* Found once, it is told each time, and not called a place that never was. */
+static void a_point_that_is_damaged_is_called_so(void **state)
+{
+    struct fixture *fixture = *state;
+    struct abode_session child;
+    two_points(fixture);
+    segments_damage(fixture);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(live_truncate(&fixture->host, fixture->session, OLDER_TOKENS),
+                         -ABODE_ECORRUPT);
+        assert_int_equal(live_fork(&fixture->host, fixture->session, OLDER_TOKENS, NULL, &child),
+                         -ABODE_ECORRUPT);
+        assert_int_equal(live_truncate(&fixture->host, fixture->session, OLDER_TOKENS - 1),
+                         -EINVAL);
+        check(fixture, fixture->session, &fixture->newer);
+    }
+}
+
 /* What a move fills may be given up meanwhile: the bytes land, and go. */
 static void deleted_while_it_is_brought_back(void **state)
 {
@@ -201,6 +244,7 @@ int main(void)
         TEST(truncate_brings_back_what_attach_left_out),
         TEST(fork_brings_back_what_attach_left_out),
         TEST(a_point_that_cannot_be_read_changes_nothing),
+        TEST(a_point_that_is_damaged_is_called_so),
         TEST(deleted_while_it_is_brought_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
