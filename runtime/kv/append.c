@@ -48,7 +48,7 @@ static int row_block_make(struct ab_kv *kv, struct ab_session *session, uint32_t
         ab_block_free(kv, index);
         return ab_frames_shortage(kv, component);
     }
-    kv->blocks[index].flags |= AB_BLOCK_DIRTY;
+    ab_block_mark(&kv->blocks[index], AB_BLOCK_DIRTY);
     ab_block_ref(kv, index);
     ab_block_frame_info(kv, &kv->blocks[index])->pins = 1;
     ab_session_rows(kv, session, c)[row] = index;
@@ -99,7 +99,7 @@ static int tail_open(struct ab_kv *kv, struct ab_session *session, uint32_t row)
         }
         struct ab_block *block = &kv->blocks[rows[row]];
         AB_ASSERT(block->refs == 1 && (block->flags & AB_BLOCK_KEYED) == 0);
-        __atomic_store_n(&block->flags, block->flags | AB_BLOCK_DIRTY, __ATOMIC_RELAXED);
+        ab_block_mark(block, AB_BLOCK_DIRTY);
     }
     session->dirty_row = AB_MIN(session->dirty_row, row);
     return 0;

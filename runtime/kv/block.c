@@ -109,7 +109,7 @@ void ab_block_key_add(struct ab_kv *kv, uint32_t index, const uint64_t key[2])
     uint32_t *bucket = &kv->buckets[key[0] & kv->bucket_mask];
     block->key[0] = key[0];
     block->key[1] = key[1];
-    block->flags |= AB_BLOCK_KEYED;
+    ab_block_mark(block, AB_BLOCK_KEYED);
     block->hash_next = *bucket - 1;
     *bucket = index + 1;
     kv->block_keyed++;
@@ -134,7 +134,7 @@ void ab_block_key_remove(struct ab_kv *kv, uint32_t index)
         kv->blocks[before].hash_next = block->hash_next;
     }
     block->hash_next = AB_INDEX_NONE;
-    block->flags &= (uint8_t)~AB_BLOCK_KEYED;
+    ab_block_unmark(block, AB_BLOCK_KEYED);
     kv->block_keyed--;
     block->key[0] = 0;
     block->key[1] = 0;

@@ -155,20 +155,21 @@ void ab_block_ref(struct ab_kv *kv, uint32_t index)
 {
     struct ab_block *block = &kv->blocks[index];
     if ((block->flags & AB_BLOCK_OWNED) == 0) {
-        block->flags |= AB_BLOCK_OWNED;
+        ab_block_mark(block, AB_BLOCK_OWNED);
         block->refs = 0;
     }
-    block->refs++;
+    __atomic_store_n(&block->refs, block->refs + 1, __ATOMIC_RELAXED); /* as flags */
 }
 
 void ab_block_unref(struct ab_kv *kv, uint32_t index, struct ab_record *record)
 {
     struct ab_block *block = &kv->blocks[index];
     AB_ASSERT((block->flags & AB_BLOCK_OWNED) != 0 && block->refs > 0);
-    if (--block->refs > 0) {
+    __atomic_store_n(&block->refs, block->refs - 1, __ATOMIC_RELAXED);
+    if (block->refs > 0) {
         return;
     }
-    block->flags &= (uint8_t)~AB_BLOCK_OWNED;
+    ab_block_unmark(block, AB_BLOCK_OWNED);
     block->stamp = kv->tick;
     if ((block->flags & AB_BLOCK_MOVING) != 0) {
         return; /* when that has ended, ab_block_moved or the last unpin drops it */
@@ -273,7 +274,7 @@ void ab_session_let_go(struct ab_kv *kv, struct ab_session *session, struct ab_r
 {
     for (uint32_t c = 0; c < ABODE_COMPONENTS_MAX; c++) {
         if (session->held[c] != AB_INDEX_NONE) {
-            kv->blocks[session->held[c]].flags &= (uint8_t)~AB_BLOCK_HELD;
+            ab_block_unmark(&kv->blocks[session->held[c]], AB_BLOCK_HELD);
             ab_block_unref(kv, session->held[c], record);
             session->held[c] = AB_INDEX_NONE;
         }
@@ -300,13 +301,13 @@ int ab_session_tail_own(struct ab_kv *kv, struct ab_session *session, uint32_t c
     }
     memcpy(ab_block_address(kv, &kv->blocks[copy]), ab_block_address(kv, &kv->blocks[old]),
            kv->blocks[old].bytes);
-    kv->blocks[copy].flags |= AB_BLOCK_DIRTY;
+    ab_block_mark(&kv->blocks[copy], AB_BLOCK_DIRTY);
     ab_block_ref(kv, copy);
     ab_block_frame_info(kv, &kv->blocks[copy])->pins = 1;
     ab_frame_unpin(kv, &kv->blocks[old]);
     if (row < session->stored_rows && session->held[c] == AB_INDEX_NONE) {
         session->held[c] = old; /* the committed record names it: our reference stays */
-        kv->blocks[old].flags |= AB_BLOCK_HELD;
+        ab_block_mark(&kv->blocks[old], AB_BLOCK_HELD);
         session->held_row = row;
     } else {
         ab_block_unref(kv, old, NULL);
@@ -536,7 +537,7 @@ static int tail_copy(struct ab_kv *kv, const struct ab_session *parent, struct a
     }
     memcpy(ab_block_address(kv, &kv->blocks[copy]), ab_block_address(kv, &kv->blocks[old]),
            kv->blocks[old].bytes);
-    kv->blocks[copy].flags |= AB_BLOCK_DIRTY;
+    ab_block_mark(&kv->blocks[copy], AB_BLOCK_DIRTY);
     ab_block_ref(kv, copy);
     ab_block_frame_info(kv, &kv->blocks[copy])->pins = 1;
     ab_session_rows(kv, child, c)[row] = copy;

@@ -223,7 +223,7 @@ static void item_fail(struct ab_task *task, uint32_t at, int status)
 static void block_discard(struct ab_kv *kv, uint32_t index)
 {
     struct ab_block *block = &kv->blocks[index];
-    block->flags &= (uint8_t) ~(AB_BLOCK_PENDING | AB_BLOCK_MOVING);
+    ab_block_unmark(block, AB_BLOCK_PENDING | AB_BLOCK_MOVING);
     ab_block_key_remove(kv, index);
     if (block->frame != AB_INDEX_NONE) {
         ab_frame_release(kv, index); /* ours alone: nobody reads what is PENDING */
@@ -243,7 +243,7 @@ static void put_undo(struct ab_kv *kv, uint32_t index, bool made)
     if (made) {
         block_discard(kv, index);
     } else {
-        kv->blocks[index].flags &= (uint8_t) ~(AB_BLOCK_PENDING | AB_BLOCK_MOVING);
+        ab_block_unmark(&kv->blocks[index], AB_BLOCK_PENDING | AB_BLOCK_MOVING);
     }
 }
 
@@ -267,7 +267,7 @@ static uint32_t block_make(struct ab_kv *kv, uint8_t id, const struct abode_item
     key_learn(kv, index, &item->key);
     kv->blocks[index].bytes = (uint32_t)item->bytes;
     kv->blocks[index].stamp = kv->tick;
-    kv->blocks[index].flags |= AB_BLOCK_PENDING | AB_BLOCK_DIRTY;
+    ab_block_mark(&kv->blocks[index], AB_BLOCK_PENDING | AB_BLOCK_DIRTY);
     return index;
 }
 
@@ -386,10 +386,10 @@ static int put_existing(struct put *put, uint32_t at, uint32_t index)
             item_fail(task, at, status);
             return 0;
         }
-        block->flags |= AB_BLOCK_PENDING;
+        ab_block_mark(block, AB_BLOCK_PENDING);
         status = put_store(put, at, index, &host);
         if (status != 0) {
-            block->flags &= (uint8_t)~AB_BLOCK_PENDING;
+            ab_block_unmark(block, AB_BLOCK_PENDING);
             return status;
         }
         item_region(task->kv, item)->busy++;
@@ -597,7 +597,7 @@ void ab_cache_move_done(struct ab_task *task, struct ab_move *move)
     item_region(kv, item)->busy--;
     if (task->kind == AB_TASK_PUT) { /* MEM: copied in */
         ab_block_frame_info(kv, block)->state = AB_FRAME_READY;
-        block->flags &= (uint8_t)~AB_BLOCK_PENDING;
+        ab_block_unmark(block, AB_BLOCK_PENDING);
         item->status = 0;
         return;
     }
@@ -608,7 +608,7 @@ void ab_cache_move_done(struct ab_task *task, struct ab_move *move)
         task->item_at = AB_MIN(task->item_at, move->item); /* it moved while it was read: again */
     } else {
         if (move->status == -ABODE_ECORRUPT) {
-            block->flags |= AB_BLOCK_BAD;
+            ab_block_mark(block, AB_BLOCK_BAD);
             ab_event_add(kv, move->block);
         }
         item_fail(task, move->item, move->status);

@@ -284,6 +284,21 @@ static inline struct ab_slot ab_block_slot(const struct ab_block *block)
 {
     return (struct ab_slot){.segment = block->segment, .page = block->page};
 }
+/* Changed with the lock held; an append reads them without (block_is_open), so each value that is
+ * ever stored must be true: never two steps where the first looks like a block that may be written. */
+static inline void ab_block_flags_change(struct ab_block *block, uint8_t set, uint8_t clear)
+{
+    uint8_t flags = (uint8_t)((block->flags & ~clear) | set);
+    __atomic_store_n(&block->flags, flags, __ATOMIC_RELAXED);
+}
+static inline void ab_block_mark(struct ab_block *block, uint8_t set)
+{
+    ab_block_flags_change(block, set, 0);
+}
+static inline void ab_block_unmark(struct ab_block *block, uint8_t clear)
+{
+    ab_block_flags_change(block, 0, clear);
+}
 /* Compaction writes it without a frame: until that is committed, nobody reads its old place. */
 static inline bool ab_block_is_leaving(const struct ab_block *block)
 {

@@ -81,13 +81,13 @@ static int replay_block_put(struct ab_kv *kv, const struct ab_entry *entry)
     block->bytes = put->bytes;
     status = ab_store_slot_restore(kv->store, slot, ab_pages(put->bytes), put->generation);
     if (status == -ENOENT) { /* nobody finds it by key, and sessions that name it are given up */
-        block->flags |= AB_BLOCK_BAD;
+        ab_block_mark(block, AB_BLOCK_BAD);
         return 0;
     }
     if (status != 0) {
         return status;
     }
-    block->flags &= (uint8_t)~AB_BLOCK_BAD;
+    ab_block_unmark(block, AB_BLOCK_BAD);
     block->segment = put->segment;
     block->page = put->page;
     block->checksum = put->checksum[0];

@@ -39,7 +39,7 @@ static bool frame_is_clean(struct ab_kv *kv, const struct ab_block *block)
 
 static void evict(struct ab_kv *kv, uint32_t block)
 {
-    kv->blocks[block].flags &= (uint8_t)~AB_BLOCK_DIRTY; /* of a held one */
+    ab_block_unmark(&kv->blocks[block], AB_BLOCK_DIRTY); /* of a held one */
     ab_frame_release(kv, block);
     atomic_fetch_add_explicit(&kv->counters.blocks_evicted, 1, memory_order_relaxed);
 }

@@ -112,8 +112,8 @@ static void puts_apply(struct ab_record *record, int status)
         struct ab_block *block = &kv->blocks[put->block];
         struct ab_slot slot = {put->segment, put->page};
         uint32_t pages = ab_pages(put->bytes);
-        block->flags &= (uint8_t) ~(AB_BLOCK_MOVING | AB_BLOCK_PENDING);
         if (status != 0) {
+            ab_block_unmark(block, AB_BLOCK_MOVING | AB_BLOCK_PENDING);
             ab_store_abandon(kv->store, slot, pages);
             continue;
         }
@@ -126,7 +126,7 @@ static void puts_apply(struct ab_record *record, int status)
         block->segment = put->segment;
         block->page = put->page;
         block->checksum = put->checksum[0];
-        block->flags &= (uint8_t)~AB_BLOCK_DIRTY;
+        ab_block_unmark(block, AB_BLOCK_MOVING | AB_BLOCK_PENDING | AB_BLOCK_DIRTY);
     }
 }
 

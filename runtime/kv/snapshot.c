@@ -54,7 +54,7 @@ static int reserve_locked(struct ab_kv *kv, struct ab_session *session, uint32_t
         ab_block_free(kv, index);
         return ab_frames_shortage(kv, component);
     }
-    block->flags |= AB_BLOCK_DIRTY;
+    ab_block_mark(block, AB_BLOCK_DIRTY);
     ab_block_ref(kv, index);
     ab_block_frame_info(kv, block)->pins = 1;
     session->reserved_blocks[c] = index;

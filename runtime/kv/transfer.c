@@ -295,7 +295,7 @@ bool ab_batch_add(struct ab_kv *kv, struct ab_batch *batch, uint32_t index)
         move->owns_frame = true;
         ab_frame_pin(kv, block); /* until the commit */
     }
-    block->flags |= AB_BLOCK_MOVING;
+    ab_block_mark(block, AB_BLOCK_MOVING);
     batch->moves[batch->count++] = move;
     return true;
 }
@@ -312,7 +312,7 @@ static void batch_undo(struct ab_kv *kv, struct ab_batch *batch)
 {
     for (uint32_t i = 0; i < batch->count; i++) {
         struct ab_block *block = &kv->blocks[batch->moves[i]->block];
-        block->flags &= (uint8_t)~AB_BLOCK_MOVING;
+        ab_block_unmark(block, AB_BLOCK_MOVING);
         if (batch->moves[i]->owns_frame) {
             ab_frame_unpin(kv, block);
         }
@@ -434,7 +434,7 @@ void ab_batch_done(struct ab_kv *kv, struct ab_batch *batch)
                                       memory_order_relaxed);
         } else {
             struct ab_block *block = &kv->blocks[move->block];
-            block->flags &= (uint8_t)~AB_BLOCK_MOVING;
+            ab_block_unmark(block, AB_BLOCK_MOVING);
             ab_store_abandon(kv->store, move->slot, ab_pages(move->bytes));
             if (move->owns_frame) {
                 ab_frame_unpin(kv, block);
@@ -482,7 +482,7 @@ void ab_move_done(struct ab_kv *kv, struct ab_move *move)
     const bool is_read =
         move->owns_frame || task->kind == AB_TASK_COMPACT || task->kind == AB_TASK_SCRUB;
     if (is_read && move->status == -ABODE_ECORRUPT && same_slot) {
-        block->flags |= AB_BLOCK_BAD;
+        ab_block_mark(block, AB_BLOCK_BAD);
     }
     if (task->kind == AB_TASK_SCRUB) {
         ab_scrub_move_done(kv, move);
