@@ -171,7 +171,7 @@ static void damage_tell(struct walk *walk, const struct place *place, const stru
         struct target now;
         if (target_get(kv, place, &now)) {
             ab_lock_take(&kv->lock);
-            kv->blocks[place->block].flags |= AB_BLOCK_BAD; /* never given out */
+            ab_block_mark(&kv->blocks[place->block], AB_BLOCK_BAD); /* never given out */
             ab_lock_drop(&kv->lock);
         }
     }
