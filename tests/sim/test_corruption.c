@@ -10,17 +10,13 @@
  * test_corruption [--seed N] [--damages N] [--lanes N]. test timeout: 600 s
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "front/front.h"
 #include "sim/corrupt_store.h"
+#include "sim/lanes.h"
 #include "store/journal.h"
 #include "store/superblock.h"
 
@@ -28,11 +24,9 @@
 #define DAMAGES_LONG 500000u
 #define DAMAGES_SANITIZED 10000u
 #define LANES_DEFAULT 2u
-#define LANES_MAX 16u
 #define ROUNDS_A_BASE 200u
 #define HIT_PERCENT_MAX 60u
 #define RECORDS_MAX 4096u
-#define SEEDS_OF_THE_CLOCK 1000000u
 
 enum kind { /* of damage */
             KIND_BIT = 0,
@@ -545,24 +539,20 @@ static int seed_run(struct lane *lane, uint64_t seed, uint64_t damages)
     return rc;
 }
 
-struct job {
-    uint64_t seed, damages;
-    uint32_t lanes;
-};
-
-static int lane_run(const struct job *job, uint32_t index, struct result *result)
+static int lane_run(const struct lanes *lanes, uint32_t index, void *result_in)
 {
     const struct live_tuning tuning = {.is_small = true, .pause_ns = 50000};
+    const uint64_t damages = lanes->amount / lanes->count;
+    struct result *result = result_in;
     struct lane *lane = calloc(1, sizeof(*lane));
     int rc = lane == NULL ? -ENOMEM : 0;
 
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     live_tune(&tuning);
-    for (uint64_t seed = job->seed + index;
-         rc == 0 && damages_of(result) < job->damages / job->lanes; seed += job->lanes) {
+    for (uint64_t seed = lanes->seed + index; rc == 0 && damages_of(result) < damages;
+         seed += lanes->count) {
         lane->result = result;
         lane->run.base = &lane->base;
-        rc = seed_run(lane, seed, job->damages / job->lanes);
+        rc = seed_run(lane, seed, damages);
     }
     if (lane != NULL) {
         result->reported = lane->run.reported;
@@ -574,39 +564,21 @@ static int lane_run(const struct job *job, uint32_t index, struct result *result
     return rc < 0;
 }
 
-static uint32_t lanes_run(const struct job *job, struct result *results)
+#define N(value) (unsigned long long)(value)
+static void lane_tell(const void *result_in, int status)
 {
-    pid_t children[LANES_MAX];
-    uint32_t failed = 0;
+    const struct result *result = result_in;
 
-    for (uint32_t lane = 0; lane < job->lanes; lane++) {
-        (void)fflush(NULL);
-        children[lane] = fork();
-        if (children[lane] == 0) {
-            _exit(lane_run(job, lane, &results[lane]));
-        }
-    }
-    for (uint32_t lane = 0; lane < job->lanes; lane++) {
-        int status = 0;
-
-        if (children[lane] > 0 && waitpid(children[lane], &status, 0) == children[lane] &&
-            status == 0) {
-            continue;
-        }
-        failed++;
-        printf("FAIL %s (status %x)\n    repeat: test_corruption --seed %llu --lanes 1\n",
-               results[lane].why, (unsigned)status, (unsigned long long)results[lane].seed);
-    }
-    return failed;
+    printf("FAIL %s (status %x)\n    repeat: test_corruption --seed %llu --lanes 1\n", result->why,
+           (unsigned)status, N(result->seed));
 }
 
-#define N(value) (unsigned long long)(value)
-static uint32_t report(const struct job *job, const struct result *results, uint32_t failed)
+static uint32_t report(const struct lanes *lanes, uint32_t failed)
 {
     struct result sum = {0};
 
-    for (uint32_t lane = 0; lane < job->lanes; lane++) {
-        const struct result *one = &results[lane];
+    for (uint32_t lane = 0; lane < lanes->count; lane++) {
+        const struct result *one = lanes_result(lanes, lane);
 
         for (uint32_t kind = 0; kind < KIND_COUNT; kind++) {
             sum.counts[kind] += one->counts[kind];
@@ -636,37 +608,20 @@ static uint32_t report(const struct job *job, const struct result *results, uint
            "records %llu\n",
            N(sum.superblocks_healed), N(sum.journals_refused), N(sum.tails_cut), N(sum.harmless));
     printf("reliability: R8 %llu damages at rest; seeds %llu-%llu; %u violations\n",
-           N(damages_of(&sum)), N(job->seed), N(sum.seed), failed);
+           N(damages_of(&sum)), N(lanes->seed), N(sum.seed), failed);
     return failed;
 }
 
 int main(int argc, char **argv)
 {
-    const char *sanitizer = getenv("ABODE_SANITIZE");
-    bool is_slow = sanitizer != NULL && sanitizer[0] != '\0';
-    uint32_t damages = getenv("ABODE_LONG") != NULL ? DAMAGES_LONG
-                       : is_slow                    ? DAMAGES_SANITIZED
-                                                    : DAMAGES_DEFAULT;
-    struct job job = {.seed = live_seed(argc, argv),
-                      .damages = live_option(argc, argv, "--damages", damages),
-                      .lanes = (uint32_t)live_option(argc, argv, "--lanes", LANES_DEFAULT)};
-    struct result *results;
-    uint32_t failed;
+    const struct lanes_options options = {.amount_name = "--damages",
+                                          .amount = DAMAGES_DEFAULT,
+                                          .amount_long = DAMAGES_LONG,
+                                          .amount_sanitized = DAMAGES_SANITIZED,
+                                          .count = LANES_DEFAULT,
+                                          .result_bytes = sizeof(struct result)};
+    struct lanes lanes;
+    int rc = lanes_init(&lanes, &options, argc, argv);
 
-    if (job.lanes == 0 || job.lanes > LANES_MAX) {
-        fprintf(stderr, "--lanes takes 1 to %u\n", LANES_MAX);
-        return 2;
-    }
-    if (live_option(argc, argv, "--seed", UINT64_MAX) == UINT64_MAX) {
-        job.seed = job.seed % SEEDS_OF_THE_CLOCK; /* short enough to type */
-    }
-    results = mmap(NULL, job.lanes * sizeof(*results), PROT_READ | PROT_WRITE,
-                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (results == MAP_FAILED) {
-        printf("FAIL no memory\n");
-        return 1;
-    }
-    failed = report(&job, results, lanes_run(&job, results));
-    printf("%u passed, %u failed, 0 skipped\n", job.lanes - (failed > 0), failed);
-    return failed == 0 ? 0 : 1;
+    return rc != 0 ? rc : lanes_end(&lanes, report(&lanes, lanes_run(&lanes, lane_run, lane_tell)));
 }

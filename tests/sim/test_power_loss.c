@@ -9,18 +9,10 @@
  * test_power_loss [--seed N] [--worlds N] [--crashes N] [--lanes N]; a lane is a process on one CPU.
  * Worlds are run until so many crashes have been counted. test timeout: 600 s
  */
-#include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
+#include "sim/lanes.h"
 #include "sim/power_world.h"
 
 #define CRASHES_DEFAULT 15000u
@@ -29,8 +21,8 @@
 #define CRASHES_FOR_COVERAGE 1000u
 #define COMPOUND_PER_10 1u /* of crashes: fewer, and the plans miss what they aim at */
 #define LANES_DEFAULT 4u   /* two a CPU of the smallest machine: half of a life is waiting */
-#define LANES_MAX 16u
-#define SEEDS_OF_THE_CLOCK 1000000u
+
+static uint64_t worlds_max;
 
 /* All threads of a lane on one CPU: fewer ways to interleave, and quicker too. */
 static void cpu_take(uint32_t lane)
@@ -52,25 +44,30 @@ static void cpu_take(uint32_t lane)
     }
 }
 
-struct run {
-    uint64_t seed, worlds, crashes;
-    uint32_t lanes;
-};
-
-/* Every lanes-th seed from `lane` on. */
-static int lane_run(const struct run *run, uint32_t lane, struct power_result *result)
+/* Every count-th seed from `lane` on. */
+static int lane_run(const struct lanes *lanes, uint32_t lane, void *result_in)
 {
+    struct power_result *result = result_in;
+
     cpu_take(lane);
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (uint64_t world = lane; world < run->worlds; world += run->lanes) {
-        if (result->counts.crashes >= run->crashes / run->lanes) {
+    for (uint64_t world = lane; world < worlds_max; world += lanes->count) {
+        if (result->counts.crashes >= lanes->amount / lanes->count) {
             return 0;
         }
-        if (power_world_run(run->seed + world, result) != 0) {
+        if (power_world_run(lanes->seed + world, result) != 0) {
             return 1;
         }
     }
     return 0;
+}
+
+#define N(value) (unsigned long long)(value)
+static void lane_tell(const void *result_in, int status)
+{
+    const struct power_result *result = result_in;
+
+    printf("FAIL life %u, %s: %s (status %x)\n    repeat: test_power_loss --seed %llu --worlds 1\n",
+           result->life, result->doing, result->why, (unsigned)status, N(result->seed));
 }
 
 static void counts_add(struct power_result *sum, const struct power_result *more)
@@ -89,7 +86,6 @@ static void counts_add(struct power_result *sum, const struct power_result *more
     sum->seed = more->seed > sum->seed ? more->seed : sum->seed;
 }
 
-#define N(value) (unsigned long long)(value)
 static void report(const struct power_result *sum, uint64_t seed, double seconds, uint32_t failed)
 {
     const struct power_counts *counts = &sum->counts;
@@ -143,75 +139,29 @@ static uint32_t coverage_check(const struct power_counts *counts)
     return 0;
 }
 
-static uint32_t lanes_run(const struct run *run, struct power_result *results)
-{
-    pid_t children[LANES_MAX];
-    uint32_t failed = 0;
-
-    for (uint32_t lane = 0; lane < run->lanes; lane++) {
-        (void)fflush(NULL);
-        children[lane] = fork();
-        if (children[lane] == 0) {
-            int status = lane_run(run, lane, &results[lane]);
-
-            (void)fflush(NULL);
-            _exit(status);
-        }
-    }
-    for (uint32_t lane = 0; lane < run->lanes; lane++) {
-        const struct power_result *result = &results[lane];
-        int status = 0;
-
-        if (children[lane] > 0 && waitpid(children[lane], &status, 0) == children[lane] &&
-            status == 0) {
-            continue;
-        }
-        failed++;
-        printf("FAIL life %u, %s: %s (status %x)\n    repeat: test_power_loss --seed %llu --worlds "
-               "1\n",
-               result->life, result->doing, result->why, (unsigned)status, N(result->seed));
-    }
-    return failed;
-}
-
 int main(int argc, char **argv)
 {
-    const char *sanitizer = getenv("ABODE_SANITIZE");
-    bool is_slow = sanitizer != NULL && sanitizer[0] != '\0';
-    uint32_t crashes = getenv("ABODE_LONG") != NULL ? CRASHES_LONG
-                       : is_slow                    ? CRASHES_SANITIZED
-                                                    : CRASHES_DEFAULT;
-    struct run run = {.seed = live_seed(argc, argv),
-                      .worlds = live_option(argc, argv, "--worlds", UINT32_MAX),
-                      .crashes = live_option(argc, argv, "--crashes", crashes),
-                      .lanes = (uint32_t)live_option(argc, argv, "--lanes", LANES_DEFAULT)};
-    struct power_result *results, sum = {0};
-    struct timespec start, end;
+    const struct lanes_options options = {.amount_name = "--crashes",
+                                          .amount = CRASHES_DEFAULT,
+                                          .amount_long = CRASHES_LONG,
+                                          .amount_sanitized = CRASHES_SANITIZED,
+                                          .count = LANES_DEFAULT,
+                                          .result_bytes = sizeof(struct power_result)};
+    struct lanes lanes;
+    struct power_result sum = {0};
+    uint64_t start_ns = live_clock_ns();
     uint32_t failed;
+    int rc = lanes_init(&lanes, &options, argc, argv);
 
-    if (run.lanes == 0 || run.lanes > LANES_MAX) {
-        fprintf(stderr, "--lanes takes 1 to %u\n", LANES_MAX);
-        return 2;
+    if (rc != 0) {
+        return rc;
     }
-    if (live_option(argc, argv, "--seed", UINT64_MAX) == UINT64_MAX) {
-        run.seed = run.seed % SEEDS_OF_THE_CLOCK; /* short enough to type */
+    worlds_max = live_option(argc, argv, "--worlds", UINT32_MAX);
+    failed = lanes_run(&lanes, lane_run, lane_tell);
+    for (uint32_t lane = 0; lane < lanes.count; lane++) {
+        counts_add(&sum, lanes_result(&lanes, lane));
     }
-    results = mmap(NULL, run.lanes * sizeof(*results), PROT_READ | PROT_WRITE,
-                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (results == MAP_FAILED) {
-        printf("FAIL no memory\n");
-        return 1;
-    }
-    (void)clock_gettime(CLOCK_MONOTONIC, &start);
-    failed = lanes_run(&run, results);
-    (void)clock_gettime(CLOCK_MONOTONIC, &end);
-    for (uint32_t lane = 0; lane < run.lanes; lane++) {
-        counts_add(&sum, &results[lane]);
-    }
-    report(&sum, run.seed,
-           (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9,
-           failed);
+    report(&sum, lanes.seed, (double)(live_clock_ns() - start_ns) / 1e9, failed);
     failed += failed == 0 ? coverage_check(&sum.counts) : 0;
-    printf("%u passed, %u failed, 0 skipped\n", run.lanes - (failed > 0), failed);
-    return failed == 0 ? 0 : 1;
+    return lanes_end(&lanes, failed);
 }
