@@ -353,8 +353,9 @@ static int scan_finds_damage(struct ab_journal *journal, struct ab_journal_reade
     }
 }
 
-int ab_journal_scan(struct ab_journal *journal, struct ab_journal_reader *reader)
+int ab_journal_scan(struct ab_journal *journal, int fd, struct ab_journal_reader *reader)
 {
+    reader->fd = fd;
     reader->window_offset = 0;
     reader->window_bytes = 0;
     for (uint32_t i = 0; i < SCAN_RETRIES_MAX; i++) {

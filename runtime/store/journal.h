@@ -62,15 +62,17 @@ struct ab_journal_reader {
     /* 0 goes on, negative stops the scan with that result */
     int (*record)(void *context, const struct ab_disk_record *record, const uint8_t *payload);
     void *context;
-    int fd;          /* to read with: the journal's, or one of the same file with O_DIRECT */
     uint8_t *window; /* AB_JOURNAL_WINDOW bytes, page-aligned */
+    int fd;          /* set by the scan, as are the next two */
     uint64_t window_offset;
     size_t window_bytes;
 };
-/* Hands out every valid record in order, and leaves the journal ready for appending after the last
+/* fd: the journal's, or one of the same file with O_DIRECT.
+ * Hands out every valid record in order, and leaves the journal ready for appending after the last
  * one. -ABODE_ECORRUPT: a record that had been durable is damaged (journal->offset tells where; all
  * before it were handed out). A torn tail is no error. Else -errno of a read. */
-int ab_journal_scan(struct ab_journal *journal, struct ab_journal_reader *reader) AB_MUST_CHECK;
+int ab_journal_scan(struct ab_journal *journal, int fd,
+                    struct ab_journal_reader *reader) AB_MUST_CHECK;
 
 /* ---- entries inside a payload ---- */
 /* Are these whole entries, each of a legal size? own: the store's types are allowed as well. */

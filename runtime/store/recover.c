@@ -283,19 +283,19 @@ static int journal_scan(struct recovery *recovery, uint8_t *window)
     struct ab_store *store = recovery->store;
     const struct ab_store_dir *dir = &store->dirs[0];
     struct ab_journal_reader reader = {
-        .record = record_apply, .context = recovery, .fd = store->journal.fd, .window = window};
-    int result;
+        .record = record_apply, .context = recovery, .window = window};
+    int result, fd = store->journal.fd;
     if (dir->direct_io && !store->read_only) {
-        reader.fd = store->os->openat(store->os, dir->fd, ab_journal_file(store->journal.name),
-                                      O_RDONLY | O_DIRECT, 0);
-        if (reader.fd < 0) {
-            return reader.fd;
+        fd = store->os->openat(store->os, dir->fd, ab_journal_file(store->journal.name),
+                               O_RDONLY | O_DIRECT, 0);
+        if (fd < 0) {
+            return fd;
         }
     }
     store->journal.synced = dir->superblock.journal_synced;
-    result = ab_journal_scan(&store->journal, &reader);
-    if (reader.fd != store->journal.fd) {
-        (void)store->os->close(store->os, reader.fd); /* only read */
+    result = ab_journal_scan(&store->journal, fd, &reader);
+    if (fd != store->journal.fd) {
+        (void)store->os->close(store->os, fd); /* only read */
     }
     return result;
 }

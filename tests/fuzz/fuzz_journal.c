@@ -97,9 +97,8 @@ static int file_scan(const struct ab_os *os, uint64_t synced, struct ab_journal 
     }
     journal->synced = synced;
     *scan = (struct scan){.epoch = journal->epoch};
-    struct ab_journal_reader reader = {
-        .fd = journal->fd, .record = record_take, .context = scan, .window = window};
-    return ab_journal_scan(journal, &reader);
+    struct ab_journal_reader reader = {.record = record_take, .context = scan, .window = window};
+    return ab_journal_scan(journal, journal->fd, &reader);
 }
 
 static void journal_run(const uint8_t *bytes, size_t size)

@@ -349,8 +349,7 @@ static int journal_read(struct lane *lane, struct journal_map *map)
         map->synced = superblock.journal_synced;
         (void)snprintf(map->path, sizeof(map->path), "/store/%s",
                        ab_journal_file(superblock.journal_name));
-        reader.fd = journal.fd;
-        rc = ab_journal_scan(&journal, &reader);
+        rc = ab_journal_scan(&journal, journal.fd, &reader);
         ab_journal_close(&journal);
     }
     (void)os->close(os, fd);

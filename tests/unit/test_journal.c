@@ -129,8 +129,8 @@ static int scan(struct fixture *fixture, uint64_t generation, uint64_t synced)
     }
     fixture->journal.synced = synced;
     struct ab_journal_reader reader = {
-        .fd = fixture->journal.fd, .record = found, .context = fixture, .window = fixture->window};
-    result = ab_journal_scan(&fixture->journal, &reader);
+        .record = found, .context = fixture, .window = fixture->window};
+    result = ab_journal_scan(&fixture->journal, fixture->journal.fd, &reader);
     struct stat status;
     assert_int_equal(fstat(fixture->journal.fd, &status), 0);
     fixture->journal.capacity = ab_align_down((uint64_t)status.st_size, AB_PAGE);
@@ -198,11 +198,9 @@ static void large_records_cross_windows(void **state)
     assert_int_equal(
         ab_journal_open(&fixture->journal, fixture->os, fixture->dir, 0, store_id, 1, false), 0);
     uint64_t sum = 0;
-    struct ab_journal_reader reader = {.fd = fixture->journal.fd,
-                                       .record = accept_any,
-                                       .context = &sum,
-                                       .window = fixture->window};
-    assert_int_equal(ab_journal_scan(&fixture->journal, &reader), 0);
+    struct ab_journal_reader reader = {
+        .record = accept_any, .context = &sum, .window = fixture->window};
+    assert_int_equal(ab_journal_scan(&fixture->journal, fixture->journal.fd, &reader), 0);
     assert_int_equal(fixture->journal.sequence, sequence);
     assert_true(sum >= UINT64_C(0x77) * 5 * (AB_RECORD_PAYLOAD_MAX - 64));
 }
@@ -451,11 +449,9 @@ static void noise_is_survived(void **state)
         }
         assert_int_equal(pwrite(journal_fd(fixture), noise, bytes, AB_PAGE), bytes);
         uint64_t sum = 0;
-        struct ab_journal_reader reader = {.fd = fixture->journal.fd,
-                                           .record = accept_any,
-                                           .context = &sum,
-                                           .window = fixture->window};
-        assert_int_equal(ab_journal_scan(&fixture->journal, &reader), 0);
+        struct ab_journal_reader reader = {
+            .record = accept_any, .context = &sum, .window = fixture->window};
+        assert_int_equal(ab_journal_scan(&fixture->journal, fixture->journal.fd, &reader), 0);
         assert_int_equal(fixture->journal.sequence, 0);
     }
     test_free(noise);
