@@ -268,10 +268,14 @@ static int journal_find(struct ab_store *store)
         }
     }
     if (result < 0) {
+        const char *mend = result == -ABODE_EFORMAT
+                               ? "another version made it: use that version"
+                               : "bring the file back from a backup; without it nothing in the "
+                                 "store can be found";
         ab_log(store->log, AB_LOG_ERROR,
-               "store: %s/%s: the journal that the superblock names cannot be used (%s): bring "
-               "the file back from a backup; without it nothing in the store can be found",
-               dir->path, ab_journal_file(dir->superblock.journal_name), abode_strerror(result));
+               "store: %s/%s: the journal that the superblock names cannot be used (%s): %s",
+               dir->path, ab_journal_file(dir->superblock.journal_name), abode_strerror(result),
+               mend);
     }
     return result == -ENOENT || result == -ESTALE ? -ABODE_ESTORE : result;
 }
