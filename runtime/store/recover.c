@@ -346,6 +346,8 @@ static void segment_judge(struct recovery *recovery, uint32_t index)
     segment->used = store->segment_pages;
     if (segment->live > 0) {
         ab_segment_state_set(store, index, AB_SEGMENT_SEALED);
+    } else if (atomic_load_explicit(&segment->generation, memory_order_relaxed) == UINT32_MAX) {
+        ab_segment_state_set(store, index, AB_SEGMENT_BAD); /* worn: it has had all its lives */
     } else {
         segment->prepared = true; /* it has been in use */
         ab_segment_free_push(store, index);
