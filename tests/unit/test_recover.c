@@ -30,7 +30,7 @@ struct fixture {
     char root[64];
     char names[2][96];
     const char *paths[2];
-    uint32_t calls;         /* of the hook that the test has set */
+    _Atomic uint32_t calls; /* of the hook that the test has set */
     uint64_t room_bytes[2]; /* of the file system of each directory */
 };
 
@@ -163,7 +163,7 @@ static void foreign_names_among_segments(void **state)
     store_has(fixture, 2, 4);
     const struct ab_store_config config = config_of(fixture, 2);
     open_ok(fixture, &config);
-    assert_true(ab_store_segment_count(fixture->client.store) <= 8);
+    assert_true(ab_store_segment_count(fixture->client.store) <= 66); /* its own limit and two */
     store_client_close(&fixture->client);
 }
 
