@@ -20,6 +20,7 @@
 
 #include "abode/abode.h"
 #include "fault_os.h"
+#include "hook_os.h"
 #include "store_client.h"
 
 static const uint8_t store_id[AB_STORE_ID_BYTES] = {1, 2, 3, 4, 5, 6, 7, 8};
@@ -375,16 +376,19 @@ static void no_room_leaves_everything_as_it_was(void **state)
 {
     struct fixture *fixture = *state;
     static const enum ab_os_call calls[] = {AB_OS_FALLOCATE, AB_OS_PWRITE};
-    for (uint32_t i = 0; i < AB_COUNT(calls); i++) {
+    static const int errors[] = {ENOSPC, EDQUOT, EFBIG};
+    for (uint32_t i = 0; i < AB_COUNT(calls) * AB_COUNT(errors); i++) {
+        const int error = errors[i / AB_COUNT(calls)];
         create(fixture, 1, 1);
         append(fixture, 0);
         const struct ab_journal before = fixture->journal;
-        fault_os_plan(&fixture->fault,
-                      (struct fault_plan){
-                          .call = calls[i], .kind = FAULT_ERROR, .error = ENOSPC, .sticky = true});
+        fault_os_plan(&fixture->fault, (struct fault_plan){.call = calls[i % AB_COUNT(calls)],
+                                                           .kind = FAULT_ERROR,
+                                                           .error = error,
+                                                           .sticky = true});
         const int result =
             ab_journal_reserve(&fixture->journal, AB_JOURNAL_GROW, 0, fixture->zeroes);
-        assert_int_equal(result, -ENOSPC);
+        assert_int_equal(result, -error);
         assert_true(ab_journal_no_room(result));
         fault_os_clear(&fixture->fault);
         assert_int_equal(fixture->journal.offset, before.offset);
@@ -400,13 +404,18 @@ static void no_room_leaves_everything_as_it_was(void **state)
     append(fixture, 0); /* the zeroes alone allocate */
     fault_os_clear(&fixture->fault);
     /* a full disk that shows only in a sync is not harmless */
-    fault_os_plan(
-        &fixture->fault,
-        (struct fault_plan){.call = AB_OS_FDATASYNC, .kind = FAULT_ERROR, .error = ENOSPC});
-    const int result = ab_journal_reserve(&fixture->journal, AB_COMMIT_BYTES_MAX, AB_JOURNAL_SPARE,
-                                          fixture->zeroes);
-    assert_int_equal(result, -EIO);
-    assert_false(ab_journal_no_room(result));
+    for (uint32_t i = 0; i < 3; i++) {
+        static const int late[] = {ENOSPC, EDQUOT, EIO};
+        create(fixture, 1, 1);
+        fault_os_clear(&fixture->fault);
+        fault_os_plan(
+            &fixture->fault,
+            (struct fault_plan){.call = AB_OS_FDATASYNC, .kind = FAULT_ERROR, .error = late[i]});
+        const int result = ab_journal_reserve(&fixture->journal, AB_COMMIT_BYTES_MAX,
+                                              AB_JOURNAL_SPARE, fixture->zeroes);
+        assert_int_equal(result, -EIO);
+        assert_false(ab_journal_no_room(result));
+    }
 }
 
 static void read_errors_are_not_the_end(void **state)
@@ -423,6 +432,51 @@ static void read_errors_are_not_the_end(void **state)
     }
     assert_int_equal(scan(fixture, 1, 0), 0);
     assert_int_equal(fixture->next, 1);
+}
+
+/* A record that does not fit what is left of the window is read anew: that read can fail, and can find
+ * another size than the first one did, for a writer may be at it. */
+static int64_t second_window(struct hook_os *hook, int fd, void *bytes, size_t count,
+                             uint64_t offset)
+{
+    const int *mode = hook->context;
+    int64_t result = hook->real->pread(hook->real, fd, bytes, count, offset);
+    if (offset > AB_PAGE && *mode != 0) {
+        struct ab_disk_record *record = bytes;
+        while (record->magic != AB_RECORD_MAGIC) { /* the one that crosses begins in this page */
+            record = (void *)((uint8_t *)record + sizeof(uint64_t));
+        }
+        record->size += *mode == 1 ? sizeof(uint64_t) : 0;
+        result = *mode == 2 ? -EIO : *mode == 3 ? 0 : result;
+    }
+    return result;
+}
+
+static void a_record_that_changes_between_two_reads(void **state)
+{
+    struct fixture *fixture = *state;
+    static const int expected[] = {0, 0, -EIO, 0};
+    int mode = 0;
+    struct hook_os hook;
+    hook_os_init(&hook, &mode);
+    hook.pread = second_window;
+    create(fixture, 1, 1);
+    for (uint32_t i = 0; i < 3; i++) { /* the third begins in the first window, and ends past it */
+        const size_t size = 3u << 20;
+        assert_int_equal(ab_journal_reserve(&fixture->journal, size, 0, fixture->zeroes), 0);
+        assert_int_equal(
+            ab_journal_append(&fixture->journal, AB_RECORD_COMMIT, fixture->record, size), 0);
+    }
+    for (; mode < 4; mode++) {
+        ab_journal_close(&fixture->journal);
+        assert_int_equal(
+            ab_journal_open(&fixture->journal, &hook.os, fixture->dir, 0, store_id, 1, false), 0);
+        uint64_t sum = 0;
+        struct ab_journal_reader reader = {
+            .record = accept_any, .context = &sum, .window = fixture->window};
+        assert_int_equal(ab_journal_scan(&fixture->journal, &reader), expected[mode]);
+        assert_int_equal(fixture->journal.sequence, mode == 0 ? 3 : 2);
+    }
 }
 
 static void noise_is_survived(void **state)
@@ -471,6 +525,7 @@ int main(void)
         CASE(leftovers_of_an_earlier_epoch_stay_dead),
         CASE(no_room_leaves_everything_as_it_was),
         CASE(read_errors_are_not_the_end),
+        CASE(a_record_that_changes_between_two_reads),
         CASE(noise_is_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
