@@ -16,6 +16,8 @@
 #include "fuzz/fuzz_store.h"
 #include "kv/persist.h"
 
+#define TOKENS_MAX 4096u /* session_tokens_max of the fixture's models */
+
 static uint8_t entries[FUZZ_SIZE_MAX];
 static size_t entries_size;
 
@@ -215,6 +217,103 @@ static void promise_that_is_none(void **state)
     assert_int_equal(open_with_entries(), -ABODE_ECORRUPT);
 }
 
+static void entry_append(const void *entry)
+{
+    const struct ab_entry *header = entry;
+    assert_true(entries_size + header->size <= sizeof(entries));
+    memmove(entries + entries_size, entry, header->size);
+    entries_size += header->size;
+}
+
+/* A key names one block: whoever came first keeps it, and both blocks are there. */
+static void two_blocks_of_one_key(void **state)
+{
+    (void)state;
+    entries_fresh();
+    struct ab_entry_block_put *first = entry_find(AB_ENTRY_BLOCK_PUT, 0);
+    for (int i = 1;; i++) {
+        struct ab_entry_block_put *other = entry_find(AB_ENTRY_BLOCK_PUT, i);
+        if (other->component == first->component && other->block != first->block) {
+            first->keyed = 1;
+            first->key[0] = 5;
+            first->key[1] = 6;
+            other->keyed = 1;
+            memcpy(other->key, first->key, sizeof(other->key));
+            break;
+        }
+    }
+    all_but(0);
+}
+
+/* Numbers that are legal by themselves, and more than the entry or the model has room for. */
+static void more_than_there_is_room_for(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 6; i++) {
+        entries_fresh();
+        struct ab_entry_session_put *session = session_entry(FUZZ_FORK);
+        struct ab_entry_session_rows *rows = entry_find(AB_ENTRY_SESSION_ROWS, -1);
+        switch (i) {
+        case 0: /* points behind the end of the entry */
+            session->point_count = AB_SNAPSHOTS_KEPT_MAX;
+            assert_true(session->entry.size <
+                        sizeof(*session) + AB_SNAPSHOTS_KEPT_MAX * sizeof(struct ab_entry_point));
+            break;
+        case 1: /* rows behind the end of the entry */
+            rows->count = UINT32_MAX;
+            break;
+        case 2: /* rows past the longest session */
+            rows->row = UINT32_MAX;
+            break;
+        case 3: /* the first of them is inside, the others are not */
+            assert_true(rows->count >= 2);
+            rows->row = TOKENS_MAX / API_BLOCK_TOKENS - 1;
+            break;
+        case 4: /* of a session that never was */
+            rows->session = UINT32_MAX;
+            break;
+        default: /* of a component that has no rows */
+            rows = entry_find(AB_ENTRY_SESSION_ROWS, 0);
+            assert_int_equal(rows->component, API_KV);
+            rows->component = API_STATE;
+            break;
+        }
+        assert_int_equal(open_with_entries(), -ABODE_ECORRUPT);
+    }
+}
+
+static void rows_of_a_session_that_was_deleted(void **state)
+{
+    (void)state;
+    entries_fresh();
+    const struct ab_entry_session_rows *rows = entry_find(AB_ENTRY_SESSION_ROWS, -1);
+    const struct ab_entry_session_delete drop = {
+        .entry = {.type = AB_ENTRY_SESSION_DELETE, .size = sizeof(drop)},
+        .session = rows->session,
+        .generation = rows->generation};
+    entry_append(&drop);
+    entry_append(&drop); /* twice is no harm */
+    entry_append(rows);
+    assert_int_equal(open_with_entries(), -ABODE_ECORRUPT);
+}
+
+/* A row of a window may be gone only where it has slid out. */
+static void hole_inside_a_window(void **state)
+{
+    (void)state;
+    entries_fresh();
+    const struct ab_entry_session_put *session = session_entry(FUZZ_WINDOW);
+    for (int i = -1;; i--) {
+        struct ab_entry_session_rows *rows = entry_find(AB_ENTRY_SESSION_ROWS, i);
+        if (rows->session == session->session && rows->generation == session->generation &&
+            rows->component == 1) {
+            ((uint32_t *)(rows + 1))[rows->count - 1] = AB_INDEX_NONE;
+            break;
+        }
+    }
+    all_but(FUZZ_WINDOW);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +328,10 @@ int main(void)
         cmocka_unit_test(slot_of_another_generation),
         cmocka_unit_test(rows_of_another_generation),
         cmocka_unit_test(promise_that_is_none),
+        cmocka_unit_test(two_blocks_of_one_key),
+        cmocka_unit_test(more_than_there_is_room_for),
+        cmocka_unit_test(rows_of_a_session_that_was_deleted),
+        cmocka_unit_test(hole_inside_a_window),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
