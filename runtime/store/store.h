@@ -134,7 +134,9 @@ void ab_store_abandon(struct ab_store *store, struct ab_slot slot, uint32_t page
 /* Live pages that no committed entry names any more. */
 void ab_store_drop(struct ab_store *store, struct ab_slot slot, uint32_t pages);
 /* Replay only: this slot is live. -ABODE_ECORRUPT: no such place; -ENOENT: its file is missing. Dropped
- * again by ab_store_drop, also in replay. */
+ * again by ab_store_drop, also in replay. What was -ENOENT the client deletes in `recovered`, before
+ * any other commit: the file's number is used again, and in a later replay the old entry would find a
+ * segment that is there and is another one's. */
 int ab_store_slot_restore(struct ab_store *store, struct ab_slot slot, uint32_t pages,
                           uint32_t generation) AB_MUST_CHECK;
 
