@@ -239,7 +239,7 @@ static int scan(struct explorer *explorer, struct state *state, struct ab_journa
     int result = ab_journal_open(ret, &explorer->os, 0, 0, store_id, 1, true);
     if (result == 0) {
         ret->synced = state->super_synced;
-        result = ab_journal_scan(ret, &reader);
+        result = ab_journal_scan(ret, ret->fd, &reader);
     }
     return result;
 }

@@ -130,7 +130,7 @@ static void record_add(struct fixture *fixture, enum ab_record_kind kind, const 
                                        .window = aligned_alloc(AB_PAGE, AB_JOURNAL_WINDOW)};
     uint8_t *record = test_calloc(1, sizeof(struct ab_disk_record) + size);
     memcpy(record + sizeof(struct ab_disk_record), payload, size);
-    assert_int_equal(ab_journal_scan(&journal, &reader), 0);
+    assert_int_equal(ab_journal_scan(&journal, journal.fd, &reader), 0);
     assert_int_equal(ab_journal_append(&journal, kind, record, size), 0);
     test_free(record);
     free(reader.window);
