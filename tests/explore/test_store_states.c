@@ -129,33 +129,46 @@ static bool file_differs(const struct sim_file *file)
     return differs;
 }
 
+static void unit_add(struct unit *units, uint32_t capacity, uint32_t *count, struct unit unit)
+{
+    if (*count < capacity) {
+        units[(*count)++] = unit;
+    }
+}
+
+/* Pages of a file, and its size. */
+static void units_of_file(const struct sim_file *file, uint32_t number, struct unit *units,
+                          uint32_t capacity, uint32_t *count)
+{
+    for (uint32_t i = 0; i < file->page_count; i++) {
+        if (!pages_differ(file->current[i], file->durable[i])) {
+            continue;
+        }
+        unit_add(units, capacity, count, (struct unit){UNIT_PAGE, number, i});
+        if (file->size == SUPERBLOCK_BYTES) {
+            unit_add(units, capacity, count, (struct unit){UNIT_TORN, number, i});
+        }
+    }
+    if (file->size != file->size_durable) {
+        unit_add(units, capacity, count, (struct unit){UNIT_SIZE, number, 0});
+    }
+}
+
 static uint32_t units_find(const struct sim_image *disk, struct unit *ret, uint32_t capacity)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < disk->limbo_count && count < capacity; i++) {
-        ret[count++] = (struct unit){.kind = UNIT_NAME, .index = i};
+    for (uint32_t i = 0; i < disk->limbo_count; i++) {
+        unit_add(ret, capacity, &count, (struct unit){UNIT_NAME, 0, i});
     }
     for (uint32_t f = 0; f < SIM_FILES_MAX; f++) {
         const struct sim_file *file = &disk->files[f];
         if (!file->is_used || file->is_directory) {
             continue;
         }
-        if (is_segment(disk, f)) {
-            if (count < capacity && (file_differs(file) || file->size != file->size_durable)) {
-                ret[count++] = (struct unit){.kind = UNIT_SEGMENT, .file = f};
-            }
-            continue;
-        }
-        for (uint32_t i = 0; i < file->page_count && count < capacity; i++) {
-            if (pages_differ(file->current[i], file->durable[i])) {
-                ret[count++] = (struct unit){.kind = UNIT_PAGE, .file = f, .index = i};
-                if (file->size == SUPERBLOCK_BYTES && count < capacity) {
-                    ret[count++] = (struct unit){.kind = UNIT_TORN, .file = f, .index = i};
-                }
-            }
-        }
-        if (file->size != file->size_durable && count < capacity) {
-            ret[count++] = (struct unit){.kind = UNIT_SIZE, .file = f};
+        if (!is_segment(disk, f)) {
+            units_of_file(file, f, ret, capacity, &count);
+        } else if (file_differs(file) || file->size != file->size_durable) {
+            unit_add(ret, capacity, &count, (struct unit){UNIT_SEGMENT, f, 0});
         }
     }
     return count;
