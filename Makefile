@@ -7,6 +7,7 @@
 # make check-asan, check-ubsan, check-tsan, check-long, check-style, check-cross
 # make check-mutants [MUTANT="007 012"]: which test catches each planted defect
 # make coverage: branches of format, journal and recovery that tests take
+# make check-valgrind [ONLY="segment"]: a subset of the tests under memcheck
 # make fuzz [SECONDS=60] [TARGET=journal]: libFuzzer on every target, or one, for so long
 # make bench, scorecard [ONLY=P1,P3], deps, format, tidy, install [DESTDIR= PREFIX=], uninstall, clean
 # Variables: CC, CFLAGS, BUILD=dir (may lie elsewhere), DEBUG=1 (assertions), V=1 (show commands)
@@ -124,7 +125,7 @@ $(GUEST_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/obj/tests/guest/%.o $(TEST_LIBS)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(TEST_LIBS) $(LDLIBS)
 run_tests = CC='$(CC)' V='$(V)' SANITIZE='$(SANITIZE)' tests/run $(BUILD) $(ONLY)
 
-deps deps-check deps-bench deps-guest deps-fuzz:
+deps deps-check deps-bench deps-guest deps-fuzz deps-valgrind:
 	@tests/deps $(or $(patsubst deps-%,%,$(filter deps-%,$@)),library)
 demo: deps
 	@$(MAKE) --no-print-directory all
@@ -146,6 +147,9 @@ coverage: deps-check
 check-asan check-ubsan check-tsan: check-%: deps-check
 	@$(MAKE) --no-print-directory check BUILD=$(BUILD)-$* DEBUG=1 \
 		SANITIZE=$(patsubst tsan,thread,$(patsubst ubsan,undefined,$(patsubst asan,address,$*)))
+check-valgrind: deps-valgrind
+	@$(MAKE) --no-print-directory units
+	@tests/valgrind $(BUILD) $(ONLY)
 check-guest: deps-check
 	@$(MAKE) --no-print-directory all units \
 		$(if $(wildcard runtime/front/*.c),$(GUEST_PROGRAMS))
@@ -212,7 +216,7 @@ include $(wildcard bench/bench.mk)
 $(BENCHES) $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard bench/*.c)) $(BUILD)/obj/bench/gbench_shim.o: | deps-bench
 
 .PRECIOUS: $(BUILD)/obj/%.o
-.PHONY: FORCE all units deps deps-check deps-bench deps-guest deps-fuzz demo check check-long check-asan \
+.PHONY: FORCE all units deps deps-check deps-bench deps-guest deps-fuzz deps-valgrind check-valgrind demo check check-long check-asan \
 	check-ubsan check-tsan check-guest check-power check-mutants check-style coverage reliability fuzz format tidy \
 	check-cross kernel-objects bench scorecard install uninstall clean
 -include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(HELP_OBJECTS:.o=.d) \

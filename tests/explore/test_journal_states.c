@@ -634,10 +634,9 @@ int main(int argc, char **argv)
         const uint32_t depth = is_long ? plans[i].depth_long : plans[i].depth;
         failures += plan_run(&plans[i], depth - less, &states);
     }
-    printf(
-        "reliability: explorer %llu states of a journal, all sequences of up to %u operations; no "
-        "seed; %u violations\n",
-        (unsigned long long)states, plans[0].depth - less, failures);
+    printf("reliability: R11 %llu states of a journal, all sequences of up to %u operations; no "
+           "seed; %u violations\n",
+           (unsigned long long)states, plans[0].depth - less, failures);
     printf("%d passed, %d failed, 0 skipped\n", failures == 0, failures != 0);
     return failures == 0 ? 0 : 1;
 }

@@ -759,7 +759,7 @@ int main(int argc, char **argv)
            sequences, length, (unsigned long long)explorer.subsets,
            (unsigned long long)explorer.images, (unsigned long long)explorer.lives,
            (unsigned long long)explorer.cut_short);
-    printf("reliability: explorer %llu images of a store cut at every call of %u sequences of "
+    printf("reliability: R11 %llu images of a store cut at every call of %u sequences of "
            "operations; no seed; %llu violations\n",
            (unsigned long long)explorer.images, sequences, (unsigned long long)explorer.failures);
     printf("%d passed, %d failed, 0 skipped\n", explorer.failures == 0, explorer.failures != 0);

@@ -78,6 +78,9 @@ int api_up(void **state)
     api->config.store_bytes_max = 64u << 20;
     api->config.segment_bytes = 1u << 20;
     api->config.huge = ABODE_HUGE_NONE;
+    const char *io =
+        getenv("ABODE_TEST_IO"); /* "sync": memcheck does not see what a ring's kernel writes */
+    api->config.io = io != NULL && strcmp(io, "sync") == 0 ? ABODE_IO_SYNC : ABODE_IO_AUTO;
     api->config.store_paths = api->paths;
     api->config.store_path_count = 1;
     api->config.log = api_log_write;
