@@ -68,7 +68,7 @@ struct explorer {
     uint32_t pending;                    /* the version whose commit lets a checkpoint begin */
     uint32_t inject_at, checkpoint_step; /* a commit is added at this step; 0: none */
     struct store_client_op injected;
-    bool has_injected;
+    atomic_bool has_injected;
     bool wants_checkpoint;
     bool cuts_again;                     /* while an image is opened */
     struct store_client_key found[KEYS]; /* by the last open */
