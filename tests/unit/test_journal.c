@@ -478,6 +478,7 @@ static void a_record_that_changes_between_two_reads(void **state)
                          expected[mode]);
         assert_int_equal(fixture->journal.sequence, mode == 0 ? 3 : 2);
     }
+    ab_journal_close(&fixture->journal); /* its table ends here */
 }
 
 static void noise_is_survived(void **state)
