@@ -2,7 +2,7 @@
 # A bench that needs more libraries names them in BENCH_LDLIBS for its own target.
 BENCH_SUPPORT := bench_common bench_main bench_files
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(filter-out \
-	$(BENCH_SUPPORT:%=bench/%.c),$(wildcard bench/bench_*.c)))
+	$(BENCH_SUPPORT:%=bench/%.c) bench/bench_llama.c,$(wildcard bench/bench_*.c)))
 BENCH_OBJECTS := $(BENCH_SUPPORT:%=$(BUILD)/obj/bench/%.o) $(BUILD)/obj/bench/session_host.o \
 	$(BUILD)/obj/bench/cache_host.o \
 	$(BUILD)/obj/bench/fio.o $(BUILD)/obj/bench/gbench_shim.o
@@ -30,6 +30,16 @@ rival_lib = $(shell echo 'int main(void) { return 0; }' | $(CC) -x c - -l$(1) -o
 	echo -l$(1))
 $(BUILD)/bench/bench_rivals: $(RIVALS:%.c=$(BUILD)/obj/%.o)
 $(BUILD)/bench/bench_rivals: BENCH_LDLIBS = $(call rival_lib,lmdb) $(call rival_lib,rocksdb)
+
+# with the llama.cpp bridge (runtime/adapters/llama_cpp/llama.mk): make bench-llama; bench/llama_*.c are its parts
+LLAMA_BENCH_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard bench/llama_*.c))
+$(LLAMA_BENCH_OBJECTS) $(BUILD)/obj/bench/bench_llama.o: ISA_FLAGS = -I$(LLAMA_DIR) \
+	-isystem $(LLAMA)/src/include -isystem $(LLAMA)/src/ggml/include
+$(BUILD)/bench/bench_llama: $(BUILD)/obj/bench/bench_llama.o $(LLAMA_BENCH_OBJECTS) $(BENCH_OBJECTS) \
+		$(BUILD)/llama/libabode-bridge.a $(BUILD)/libabode.a
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(CXX) -o $@ $^ $(LDFLAGS) $(LLAMA_LIBS) -lbenchmark $(LDLIBS)
 
 .PRECIOUS: $(BUILD)/obj/bench/%.o
 .PHONY: bench scorecard

@@ -1,7 +1,9 @@
 # llama.mk - the llama.cpp bridge, its tests and programs. Nothing here is part of `all` or `check`:
 #   make check-llama    get and build llama.cpp and the models (once, about five minutes), then tests
 #   make demo-llama     abode-llama on the real model
+#   make bench-llama    how long a conversation takes to come back, by where its state was (H3, H4)
 LLAMA := $(or $(ABODE_CACHE),$(HOME)/.cache/abode)/llama
+comma := ,
 LLAMA_DIR := runtime/adapters/llama_cpp
 LLAMA_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %/main_llama.c %/preload_llama.c,\
 	$(wildcard $(LLAMA_DIR)/*.c)))
@@ -36,8 +38,13 @@ demo-llama: deps
 	@$(LLAMA_DIR)/get
 	@$(MAKE) --no-print-directory $(BUILD)/llama/abode-llama all
 	@$(LLAMA_DIR)/demo $(BUILD)/llama/abode-llama $(LLAMA)/models/gemma.gguf $(ARGS)
+bench-llama: deps
+	@$(LLAMA_DIR)/get server
+	@$(MAKE) --no-print-directory $(BUILD)/bench/bench_llama
+	@LLAMA='$(LLAMA)' bench/scorecard --build $(BUILD) --only $(or $(ONLY),H3$(comma)H4) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BYTES),--bytes $(BYTES)) $(if $(DIR),--dir $(DIR))
 check-llama: deps-check
 	@LLAMA='$(LLAMA)' CC='$(CC)' tests/llama/run $(BUILD) $(ONLY)
 
-.PHONY: llama-programs check-llama demo-llama
+.PHONY: llama-programs check-llama demo-llama bench-llama
 -include $(wildcard $(BUILD)/obj/$(LLAMA_DIR)/*.d $(BUILD)/obj/tests/llama/*.d)

@@ -8,11 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <xxhash.h>
 
 #define SESSION_TOKENS_MAX (1u << 18) /* the same for every context length: it is geometry */
 #define BLOCK_BYTES_LARGE (32u << 10) /* a token of this size: blocks of fewer tokens */
 #define WHOLE_BYTES_MAX (48u << 20)   /* fits an extent of the default segment size */
+#define HUGE_BYTES ((size_t)2 << 20)
 #define TRIES_MAX 5000u
 #define QUEUE_DEPTH 4u
 
@@ -27,14 +30,36 @@ int ab_llama_because(struct abode_llama *bridge, int status, const char *format,
     return status;
 }
 
+static void blob_drop(struct abode_llama *bridge)
+{
+    if (bridge->blob != NULL) {
+        (void)munmap(bridge->blob, bridge->blob_capacity);
+    }
+    bridge->blob = NULL;
+    bridge->blob_capacity = 0;
+}
+
+/* Half as much again as is asked for: a conversation grows with each turn, and pages that are touched
+ * for the first time cost as much as four copies. Pages that are not touched cost nothing. */
 int ab_llama_blob_room(struct abode_llama *bridge, size_t size)
 {
-    if (size > bridge->blob_capacity) {
-        free(bridge->blob); /* nothing in it is kept: no copy */
-        bridge->blob = malloc(size);
-        bridge->blob_capacity = bridge->blob == NULL ? 0 : size;
+    if (size <= bridge->blob_capacity) {
+        return 0;
     }
-    return size > bridge->blob_capacity ? -ENOMEM : 0;
+    if (size > SIZE_MAX / 2) {
+        return -ENOMEM;
+    }
+    const size_t capacity = (size + size / 2 + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
+    blob_drop(bridge); /* nothing in it is kept: no copy */
+    void *bytes =
+        mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (bytes == MAP_FAILED) {
+        return -ENOMEM;
+    }
+    (void)madvise(bytes, capacity, MADV_HUGEPAGE);
+    bridge->blob = bytes;
+    bridge->blob_capacity = capacity;
+    return 0;
 }
 
 int ab_llama_finish(struct abode_llama *bridge, struct abode_op *op, int started)
@@ -231,13 +256,13 @@ static int scratch_make(struct abode_llama *bridge)
     uint32_t rows = bridge->tokens_max / bridge->block_tokens + 2;
     bridge->spans = calloc(AB_LLAMA_SPANS_MAX, sizeof(*bridge->spans));
     bridge->keys = calloc(rows, sizeof(*bridge->keys));
-    bridge->row =
-        malloc(sizeof(bridge->tag) + 8 +
-               (size_t)(bridge->token_bytes + sizeof(llama_token)) * bridge->block_tokens);
+    bridge->row = malloc(((size_t)bridge->token_bytes + 1) * bridge->block_tokens);
     for (uint32_t s = 0; s < AB_LLAMA_ATTENTIONS_MAX; s++) {
         bridge->cell_of[s] = calloc(bridge->tokens_max, sizeof(*bridge->cell_of[s]));
     }
+    bridge->hash = XXH3_createState();
     return bridge->spans == NULL || bridge->keys == NULL || bridge->row == NULL ||
+                   bridge->hash == NULL ||
                    bridge->cell_of[0] == NULL || bridge->cell_of[1] == NULL
                ? -ENOMEM
                : 0;
@@ -311,8 +336,9 @@ int abode_llama_close(struct abode_llama *bridge)
     free(bridge->spans);
     free(bridge->keys);
     free(bridge->row);
+    (void)XXH3_freeState(bridge->hash);
     free(bridge->order);
-    free(bridge->blob);
+    blob_drop(bridge);
     free(bridge);
     return 0;
 }

@@ -49,13 +49,16 @@ struct abode_llama {
     char description[AB_LLAMA_DESCRIPTION_MAX]; /* what the tag is the digest of */
     char reason[AB_LLAMA_REASON_MAX];
     /* scratch of a call */
-    unsigned char *blob;
+    unsigned char *blob; /* mapped: in huge pages where there are */
     size_t blob_capacity;
     struct ab_llama_order *order;               /* AB_LLAMA_ORDER_MAX bytes */
     uint32_t *cell_of[AB_LLAMA_ATTENTIONS_MAX]; /* tokens_max each */
     struct abode_span *spans;
     struct abode_key *keys; /* of full rows */
-    unsigned char *row;     /* planes of one row, to hash */
+    unsigned char *row;     /* one tensor of a row, to hash */
+    struct XXH3_state_s *hash;
+    struct abode_key chain; /* of the tokens of rows 0 .. chain_rows */
+    uint32_t chain_rows;
 };
 
 /* Set the reason and pass the status on. */
@@ -83,9 +86,12 @@ void ab_llama_piece_keep(struct abode_llama *bridge, const struct ab_blob *blob,
 /* Tokens without a cell are left out. */
 void ab_llama_piece_restore(struct abode_llama *bridge, const struct ab_blob *blob,
                             const struct ab_llama_piece *piece);
-/* The key of a full row of PAGED state: equal for equal bytes at the same place only. */
-void ab_llama_row_key(struct abode_llama *bridge, const struct ab_blob *blob, uint32_t row,
-                      const llama_token *tokens, struct abode_key *ret);
+/* Keys of full rows of PAGED state: equal for equal bytes after equal tokens only. begin: at the start
+ * of a save. make: bridge->keys[row_first .. row_end); rows of an earlier call are not done again, and
+ * none may be left out after it. */
+void ab_llama_keys_begin(struct abode_llama *bridge);
+void ab_llama_keys_make(struct abode_llama *bridge, const struct ab_blob *blob,
+                        const llama_token *tokens, uint32_t row_first, uint32_t row_end);
 
 /* llama_session.c: the session of a name, attached; what it has already */
 int ab_llama_session_find(struct abode_llama *bridge, struct abode_llama_name name,

@@ -151,9 +151,7 @@ static int session_new(struct save *save, const struct abode_key *name)
                                       .prefix_keys = full_rows > 0 ? bridge->keys : NULL};
     save->kept = save->point_count = 0;
     save->is_new = true;
-    for (uint32_t row = 0; row < full_rows; row++) {
-        ab_llama_row_key(bridge, &save->blob, row, save->tokens, &bridge->keys[row]);
-    }
+    ab_llama_keys_make(bridge, &save->blob, save->tokens, 0, full_rows);
     int status = abode_session_create(bridge->runtime, &opts, &save->session);
     struct abode_session_info info = {.struct_size = sizeof(info)};
     status = status < 0 ? status : abode_session_stat(bridge->runtime, save->session, &info);
@@ -253,9 +251,7 @@ static int rows_append(struct save *save, uint32_t first, uint32_t count)
     }
     uint32_t row = first / bridge->block_tokens;
     uint32_t full = bridge->share ? (first + count) / bridge->block_tokens - row : 0;
-    for (uint32_t i = 0; i < full; i++) {
-        ab_llama_row_key(bridge, &save->blob, row + i, save->tokens, &bridge->keys[row + i]);
-    }
+    ab_llama_keys_make(bridge, &save->blob, save->tokens, row, row + full);
     return abode_append_commit(bridge->runtime, save->session, count,
                                full > 0 ? bridge->keys + row : NULL, full);
 }
@@ -330,6 +326,7 @@ int abode_llama_save(struct abode_llama *bridge, llama_seq_id sequence,
         return ab_llama_because(bridge, -EINVAL, "%u tokens; 1 to %u can be kept", token_count,
                                 bridge->tokens_max);
     }
+    ab_llama_keys_begin(bridge);
     int status = blob_take(&save, sequence);
     if (status < 0) {
         return status;

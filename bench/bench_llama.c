@@ -1,0 +1,711 @@
+/*
+ * bench_llama.c - a conversation that returns, with real attention: how long until its next token, by
+ * where its state was; what a turn writes; what a kill -9 takes. H3 and H4 of the scorecard.
+ *
+ * MODELS. Gemma-3-270M Q4_K_M (sliding windows: 9.2 KiB of K and V a token, of which 6 stay in the
+ * window), and one with random weights that has the K and V of a common 8B model, 64 KiB a token. One
+ * sequence, f16, flash attention, two threads for prompts and one for single tokens.
+ *
+ * WAYS BACK, each to the logits of one more token:
+ *   recompute       the prompt, from the first token on
+ *   file, cold      llama_state_seq_load_file, the file's pages dropped from the page cache
+ *   file, hot       the same, from the page cache
+ *   server          llama-server's host-memory prompt cache, over HTTP (llama_server.h)
+ *   abode, memory   frames of the runtime
+ *   abode, disk     O_DIRECT, by a runtime that was opened after the save
+ * Bound: state bytes over what fio reads with O_DIRECT in the same round, plus one token's decoding.
+ *
+ * A round has all of them, in turn, and the saves: llama.cpp's file without and with fsync, abode's
+ * (durable); then a turn of TURN_TOKENS, and both saves again. Before them a conversation that nobody
+ * knows is looked for: what a miss costs. Logits after all ways back must be the same bits.
+ *
+ * Computing a prompt again takes long: it is done while it has taken less than RECOMPUTE_SECONDS in all,
+ * once at least, and not at all where the shorter conversation says that it would take more than
+ * RECOMPUTE_SECONDS_MAX. A state that was not computed then is the shorter one, its rows again and again.
+ *
+ * Models are those of $LLAMA (make bench-llama gets them). --bytes N: conversations of N tokens at most.
+ */
+#include "bench_common.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fio.h"
+#include "llama_killed.h"
+#include "llama_rig.h"
+#include "llama_server.h"
+
+#define LENGTHS 3u
+#define TURN_TOKENS 100u
+#define OTHER_TOKENS 64u
+#define RECOMPUTE_SECONDS 20.0
+#define RECOMPUTE_SECONDS_MAX 150.0
+#define KILLS 5u
+#define KILL_LENGTH 1u /* of lengths[] */
+#define TALK "a talk"
+#define REASON_BYTES 160
+
+static const uint32_t lengths[LENGTHS] = {1024, 4096, 16384};
+static const char *const length_names[LENGTHS] = {"1k", "4k", "16k"};
+
+enum way { RECOMPUTE, FILE_COLD, FILE_HOT, SERVER, ABODE_MEMORY, ABODE_DISK, WAYS };
+static const char *const way_names[WAYS] = {
+    "recompute", "file, cold", "file, hot", "server, memory", "abode, memory", "abode, disk"};
+
+struct cell { /* one length */
+    uint32_t tokens;
+    uint64_t state_bytes;
+    struct bench_series back[WAYS], device; /* seconds to the next token; of reading as many bytes */
+    struct bench_series file_save, file_durable, abode_save, lookup; /* seconds */
+    struct bench_series file_turn, abode_turn;                       /* seconds, both durable */
+    struct bench_series file_turn_bytes, abode_turn_bytes, turn_bytes_new;
+    char not_run[WAYS][REASON_BYTES];
+    uint32_t logits_compared, logits_differ;
+};
+struct subject {
+    const char *id, *file;
+    bool window;
+    const struct bench_run *run;
+    struct llama_rig rig;
+    struct llama_server server;
+    struct fio_plan device;
+    char model[BENCH_PATH_MAX], folder[BENCH_PATH_MAX], store[BENCH_PATH_MAX + 16];
+    char state_file[BENCH_PATH_MAX + 16];
+    struct cell cells[LENGTHS];
+    uint32_t length_count;
+    bool counted; /* not a warmup round */
+    uint64_t logits;
+    uint64_t talks;             /* begun so far: none shares a token with another */
+    llama_token *server_tokens; /* what its conversation is made of */
+    uint32_t lost[2][KILLS], acknowledged[2][KILLS], kills; /* tokens, by enum llama_keeper */
+};
+static const struct abode_llama_name talk = {TALK, sizeof(TALK) - 1};
+
+static double seconds_since(uint64_t begin_ns)
+{
+    return (double)(bench_now_ns() - begin_ns) / 1e9;
+}
+
+static void add(const struct subject *subject, struct bench_series *series, double value)
+{
+    if (subject->counted) {
+        bench_series_add(series, value);
+    }
+}
+
+/* ---- ways back -------------------------------------------------------------------------------- */
+
+/* One token after `tokens`; the logits of all ways back of a round must be the same. */
+static int next_token(struct subject *subject, struct cell *cell)
+{
+    return rig_decode(&subject->rig, cell->tokens, 1);
+}
+
+static void back_note(struct subject *subject, struct cell *cell, enum way way, double seconds)
+{
+    const uint64_t logits = rig_logits(&subject->rig);
+    add(subject, &cell->back[way], seconds);
+    if (subject->logits != 0) {
+        cell->logits_compared++;
+        cell->logits_differ += logits != subject->logits;
+    }
+    subject->logits = logits;
+}
+
+static int file_back(struct subject *subject, struct cell *cell, enum way way)
+{
+    llama_token *tokens = calloc(subject->rig.tokens_max, sizeof(*tokens));
+    size_t count = 0;
+    const int fd = open(subject->state_file, O_RDONLY | O_CLOEXEC);
+    int code = fd < 0 || tokens == NULL ? -EIO : 0;
+    if (code == 0 && way == FILE_COLD) {
+        code = bench_cache_drop_fd(fd);
+    }
+    rig_forget(&subject->rig);
+    if (code == 0) {
+        const uint64_t begin = bench_now_ns();
+        code = llama_state_seq_load_file(subject->rig.context, subject->state_file, 0, tokens,
+                                         subject->rig.tokens_max, &count) > 0
+                   ? 0
+                   : -EIO;
+        code = code < 0 ? code : next_token(subject, cell);
+        back_note(subject, cell, way, seconds_since(begin));
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    free(tokens);
+    return code;
+}
+
+static int abode_back(struct subject *subject, struct cell *cell, enum way way)
+{
+    llama_token *tokens = calloc(subject->rig.tokens_max, sizeof(*tokens));
+    if (tokens == NULL) {
+        return -ENOMEM;
+    }
+    rig_forget(&subject->rig);
+    const uint64_t begin = bench_now_ns();
+    const int got = abode_llama_restore(subject->rig.bridge, 0, talk, tokens,
+                                        subject->rig.tokens_max);
+    int code = got < 0 ? got : (uint32_t)got == cell->tokens ? 0 : -EIO;
+    code = code < 0 ? code : next_token(subject, cell);
+    if (code == 0) {
+        back_note(subject, cell, way, seconds_since(begin));
+    } else {
+        bench_say("abode: %d tokens, %s", got, abode_llama_reason(subject->rig.bridge));
+    }
+    free(tokens);
+    return code;
+}
+
+static int server_back(struct subject *subject, struct cell *cell)
+{
+    uint32_t computed = 0;
+    if (subject->server.process == 0) {
+        return 0;
+    }
+    const uint64_t begin = bench_now_ns();
+    int code = llama_server_ask(&subject->server, subject->server_tokens, cell->tokens + 1, &computed);
+    const double seconds = seconds_since(begin);
+    if (code == 0 && computed <= OTHER_TOKENS) {
+        add(subject, &cell->back[SERVER], seconds);
+    } else {
+        (void)snprintf(cell->not_run[SERVER], REASON_BYTES, "it computed %u tokens again", computed);
+    }
+    return code < 0 ? code
+                    : llama_server_ask(&subject->server, subject->server_tokens + 1, OTHER_TOKENS,
+                                       &computed);
+}
+
+/* keep: what is computed becomes the rig's state, outside the time. */
+static int recompute(struct subject *subject, struct cell *cell, bool keep)
+{
+    rig_forget(&subject->rig);
+    uint64_t begin = bench_now_ns();
+    int code = rig_decode(&subject->rig, 0, cell->tokens);
+    const double prompt = seconds_since(begin);
+    if (code == 0 && keep) {
+        code = rig_state_take(&subject->rig, cell->tokens);
+    }
+    begin = bench_now_ns();
+    code = code < 0 ? code : next_token(subject, cell);
+    if (code == 0) {
+        bench_series_add(&cell->back[RECOMPUTE], prompt + seconds_since(begin));
+    }
+    return code;
+}
+
+/* ---- saves ------------------------------------------------------------------------------------ */
+
+/* llama.cpp's own file: written, and durable. */
+static int file_save(struct subject *subject, uint32_t tokens, double *ret_save, double *ret_durable,
+                     uint64_t *ret_bytes)
+{
+    struct stat about;
+    const uint64_t begin = bench_now_ns();
+    if (llama_state_seq_save_file(subject->rig.context, subject->state_file, 0, subject->rig.tokens,
+                                  tokens) == 0) {
+        return -EIO;
+    }
+    *ret_save = seconds_since(begin);
+    const int fd = open(subject->state_file, O_RDONLY | O_CLOEXEC);
+    const int code = fd < 0 || fsync(fd) != 0 || fstat(fd, &about) != 0 ? -errno : 0;
+    *ret_durable = seconds_since(begin);
+    *ret_bytes = code < 0 ? 0 : (uint64_t)about.st_size;
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return code;
+}
+
+static int abode_save(struct subject *subject, uint32_t tokens, double *ret_seconds,
+                      struct abode_llama_saved *ret_saved, uint64_t *ret_bytes)
+{
+    struct abode_stats before = {.struct_size = sizeof(before)}, after = before;
+    int code = abode_stats_get(subject->rig.runtime, &before);
+    const uint64_t begin = bench_now_ns();
+    code = code < 0 ? code
+                    : abode_llama_save(subject->rig.bridge, 0, talk, subject->rig.tokens, tokens,
+                                       ret_saved);
+    *ret_seconds = seconds_since(begin);
+    if (code < 0) {
+        bench_say("abode: %s: %s", abode_strerror(code), abode_llama_reason(subject->rig.bridge));
+        return code;
+    }
+    code = abode_stats_get(subject->rig.runtime, &after);
+    *ret_bytes = after.bytes_written - before.bytes_written;
+    return code;
+}
+
+/* Nobody knows it: what a host pays before it computes a prompt. */
+static void lookup(struct subject *subject, struct cell *cell)
+{
+    llama_token none;
+    const uint64_t begin = bench_now_ns();
+    const int known = abode_llama_tokens(subject->rig.bridge, talk);
+    const int back = abode_llama_restore(subject->rig.bridge, 0, talk, &none, 1);
+    if (known == -ENOENT && back == -ENOENT) {
+        add(subject, &cell->lookup, seconds_since(begin));
+    }
+}
+
+static int saves(struct subject *subject, struct cell *cell)
+{
+    struct abode_llama_saved saved;
+    double save = 0, durable = 0, abode = 0;
+    uint64_t bytes;
+    lookup(subject, cell);
+    int code = rig_state_put(&subject->rig);
+    code = code < 0 ? code : file_save(subject, cell->tokens, &save, &durable, &bytes);
+    code = code < 0 ? code : abode_save(subject, cell->tokens, &abode, &saved, &bytes);
+    if (code == 0) {
+        add(subject, &cell->file_save, save);
+        add(subject, &cell->file_durable, durable);
+        add(subject, &cell->abode_save, abode);
+    }
+    return code;
+}
+
+/* After the way back from disk the sequence has one token more than was kept. */
+static int turn(struct subject *subject, struct cell *cell)
+{
+    struct abode_llama_saved saved;
+    const uint32_t tokens = cell->tokens + 1 + TURN_TOKENS;
+    double save, durable = 0, abode = 0;
+    uint64_t file_bytes = 0, abode_bytes = 0;
+    int code = rig_decode(&subject->rig, cell->tokens + 1, TURN_TOKENS);
+    code = code < 0 ? code : file_save(subject, tokens, &save, &durable, &file_bytes);
+    code = code < 0 ? code : abode_save(subject, tokens, &abode, &saved, &abode_bytes);
+    if (code == 0) {
+        add(subject, &cell->file_turn, durable);
+        add(subject, &cell->abode_turn, abode);
+        add(subject, &cell->file_turn_bytes, (double)file_bytes);
+        add(subject, &cell->abode_turn_bytes, (double)abode_bytes);
+        add(subject, &cell->turn_bytes_new,
+            (double)(saved.tokens_added * rig_token_bytes(&subject->rig)));
+    }
+    return code;
+}
+
+/* ---- a cell ----------------------------------------------------------------------------------- */
+
+static int cell_round(struct subject *subject, struct cell *cell)
+{
+    subject->logits = 0;
+    rig_tokens_draw(&subject->rig, ++subject->talks);
+    int code = saves(subject, cell);
+    code = code < 0 ? code : file_back(subject, cell, FILE_COLD);
+    code = code < 0 ? code : abode_back(subject, cell, ABODE_MEMORY);
+    code = code < 0 ? code : file_back(subject, cell, FILE_HOT);
+    if (code == 0 && fio_is_there()) {
+        struct bench_sample sample;
+        code = fio_run(&subject->device, &sample);
+        add(subject, &cell->device,
+            sample.seconds * (double)cell->state_bytes / (double)subject->device.bytes);
+    }
+    code = code < 0 ? code : server_back(subject, cell);
+    code = code < 0 ? code : rig_store_close(&subject->rig);
+    code = code < 0 ? code : rig_store_open(&subject->rig, subject->store, cell->state_bytes);
+    code = code < 0 ? code : abode_back(subject, cell, ABODE_DISK);
+    code = code < 0 ? code : turn(subject, cell);
+    code = code < 0 ? code : abode_llama_delete(subject->rig.bridge, talk);
+    const struct bench_series *again = &cell->back[RECOMPUTE];
+    if (code == 0 && again->count > 0 && again->count < subject->run->rounds &&
+        bench_series_median(again) * (again->count + 1) < RECOMPUTE_SECONDS) {
+        code = recompute(subject, cell, false);
+    }
+    return code;
+}
+
+/* The conversation's state into the rig, by computing it where that takes a sane time. */
+static int cell_state(struct subject *subject, uint32_t length)
+{
+    struct cell *cell = &subject->cells[length];
+    const struct cell *before = length > 0 ? cell - 1 : cell;
+    const double least = bench_series_median(&before->back[RECOMPUTE]) * cell->tokens /
+                         before->tokens;
+    int code;
+    if (length > 0 && (before->back[RECOMPUTE].count == 0 || least > RECOMPUTE_SECONDS_MAX)) {
+        (void)snprintf(cell->not_run[RECOMPUTE], REASON_BYTES,
+                       "%s tokens took %.0f s, %s would take %.0f s at least", length_names[length - 1],
+                       bench_series_median(&before->back[RECOMPUTE]), length_names[length], least);
+        code = rig_state_stretch(&subject->rig, cell->tokens);
+    } else {
+        code = recompute(subject, cell, true);
+    }
+    cell->state_bytes = subject->rig.state_size;
+    return code;
+}
+
+static int server_open(struct subject *subject, struct cell *cell)
+{
+    const char *cache = getenv("LLAMA");
+    char program[BENCH_PATH_MAX];
+    uint32_t computed;
+    double save, durable;
+    uint64_t bytes;
+    (void)snprintf(program, sizeof(program), "%s/build/bin/llama-server", cache == NULL ? "" : cache);
+    const struct llama_server_plan plan = {.program = program,
+                                           .model = subject->model,
+                                           .folder = subject->folder,
+                                           .context_tokens = cell->tokens + RIG_SLACK_TOKENS,
+                                           .cache_bytes = 4 * cell->state_bytes + (256u << 20),
+                                           .whole_window = subject->window};
+    memcpy(subject->server_tokens, subject->rig.tokens,
+           subject->rig.tokens_max * sizeof(*subject->server_tokens));
+    int code = llama_server_start(&plan, &subject->server);
+    if (code == 0 && subject->window) { /* its slot is of another layout than the rig's */
+        code = llama_server_ask(&subject->server, subject->rig.tokens, cell->tokens, &computed);
+    } else if (code == 0) {
+        code = rig_state_put(&subject->rig);
+        code = code < 0 ? code : file_save(subject, cell->tokens, &save, &durable, &bytes);
+        code = code < 0 ? code : llama_server_slot(&subject->server, "state.llama");
+    }
+    code = code < 0 ? code
+                    : llama_server_ask(&subject->server, subject->rig.tokens + 1, OTHER_TOKENS,
+                                       &computed);
+    if (code < 0) {
+        llama_server_stop(&subject->server);
+        (void)snprintf(cell->not_run[SERVER], REASON_BYTES, "%s",
+                       code == -ENOENT ? "llama-server is not built (runtime/adapters/llama_cpp/get server)"
+                                       : strerror(-code));
+    }
+    return 0;
+}
+
+static int cell_open(struct subject *subject, struct cell *cell)
+{
+    const uint64_t device_bytes = cell->state_bytes < (64u << 20) ? 64u << 20 : cell->state_bytes;
+    subject->device = (struct fio_plan){.bytes = device_bytes & ~((1ull << 20) - 1),
+                                        .block_bytes = 1u << 20,
+                                        .depth = 8};
+    int code = fio_is_there() ? fio_open(subject->run, &subject->device) : 0;
+    code = code < 0 ? code : server_open(subject, cell);
+    return code < 0 ? code : rig_store_open(&subject->rig, subject->store, cell->state_bytes);
+}
+
+static int cell_measure(struct subject *subject, uint32_t length)
+{
+    struct cell *cell = &subject->cells[length];
+    cell->tokens = lengths[length];
+    int code = cell_state(subject, length);
+    if (code < 0) {
+        return code;
+    }
+    code = cell_open(subject, cell);
+    for (uint32_t i = 0; i < subject->run->warmup + subject->run->rounds && code == 0; i++) {
+        subject->counted = i >= subject->run->warmup;
+        code = cell_round(subject, cell);
+    }
+    llama_server_stop(&subject->server);
+    const int closed = rig_store_close(&subject->rig);
+    if (fio_is_there()) {
+        fio_close(&subject->device);
+    }
+    return code < 0 ? code : closed;
+}
+
+static int killed_measure(struct subject *subject)
+{
+    struct cell *cell = &subject->cells[KILL_LENGTH];
+    double save, durable;
+    uint64_t bytes;
+    char place[BENCH_PATH_MAX + 16];
+    (void)snprintf(place, sizeof(place), "%s/turns", subject->folder);
+    for (uint32_t i = 0; i < 2 * KILLS; i++) {
+        struct llama_killed_plan plan = {.keeper = (enum llama_keeper)(i % 2),
+                                         .model = subject->model,
+                                         .state = subject->state_file,
+                                         .tokens = cell->tokens,
+                                         .tokens_max = lengths[subject->length_count - 1],
+                                         .bytes = cell->state_bytes,
+                                         .seed = i};
+        uint32_t there;
+        (void)snprintf(plan.place, sizeof(plan.place), "%.480s-%u", place, i);
+        int code = rig_state_put(&subject->rig);
+        code = code < 0 ? code : file_save(subject, cell->tokens, &save, &durable, &bytes);
+        if (code == 0 && plan.keeper == LLAMA_KEEPER_ABODE && mkdir(plan.place, 0700) != 0) {
+            code = -errno;
+        }
+        code = code < 0 ? code
+                        : llama_killed(&plan, &subject->rig,
+                                       &subject->acknowledged[plan.keeper][i / 2], &there);
+        if (code < 0) {
+            return code;
+        }
+        const uint32_t had = subject->acknowledged[plan.keeper][i / 2];
+        subject->lost[plan.keeper][i / 2] = there < had ? had - there : 0;
+        if (plan.keeper == LLAMA_KEEPER_ABODE) {
+            (void)bench_directory_remove(plan.place);
+        } else {
+            (void)unlink(plan.place);
+        }
+        subject->kills = i / 2 + 1;
+    }
+    return 0;
+}
+
+/* ---- what is said ------------------------------------------------------------------------------ */
+
+static void row_say(const char *name, const struct subject *subject,
+                    const struct bench_series *series_of_first, size_t offset, double scale)
+{
+    char text[256];
+    int at = snprintf(text, sizeof(text), "  %-34s", name);
+    for (uint32_t i = 0; i < subject->length_count; i++) {
+        const struct bench_series *series =
+            (const struct bench_series *)((const char *)series_of_first + i * offset);
+        if (series->count == 0) {
+            at += snprintf(text + at, sizeof(text) - (size_t)at, "%28s", "not run");
+        } else {
+            at += snprintf(text + at, sizeof(text) - (size_t)at, "%10.4g (%6.3g .. %6.3g)",
+                           bench_series_median(series) * scale, bench_series_min(series) * scale,
+                           bench_series_max(series) * scale);
+        }
+    }
+    bench_say("%s", text);
+}
+
+static void table_say(const struct subject *subject)
+{
+    const struct cell *cells = subject->cells;
+    const size_t step = sizeof(*cells);
+    char text[256];
+    int at = snprintf(text, sizeof(text), "  %-34s", "tokens (MiB of state)");
+    for (uint32_t i = 0; i < subject->length_count; i++) {
+        at += snprintf(text + at, sizeof(text) - (size_t)at, "%19u (%6.1f)", cells[i].tokens,
+                       (double)cells[i].state_bytes / 1048576);
+    }
+    bench_say("%s: median (least .. most) of %u rounds", subject->file, subject->run->rounds);
+    bench_say("%s", text);
+    for (uint32_t way = 0; way < WAYS; way++) {
+        (void)snprintf(text, sizeof(text), "ms to next token: %s", way_names[way]);
+        row_say(text, subject, &cells->back[way], step, 1e3);
+        for (uint32_t i = 0; i < subject->length_count; i++) {
+            if (cells[i].not_run[way][0] != '\0') {
+                bench_say("      not run at %u tokens: %s", cells[i].tokens, cells[i].not_run[way]);
+            }
+        }
+    }
+    row_say("ms, as many bytes from the device", subject, &cells->device, step, 1e3);
+    row_say("ms to save all: file, no fsync", subject, &cells->file_save, step, 1e3);
+    row_say("ms to save all: file, fsync", subject, &cells->file_durable, step, 1e3);
+    row_say("ms to save all: abode, durable", subject, &cells->abode_save, step, 1e3);
+    row_say("ms to save a turn: file, fsync", subject, &cells->file_turn, step, 1e3);
+    row_say("ms to save a turn: abode, durable", subject, &cells->abode_turn, step, 1e3);
+    row_say("MiB new in a turn", subject, &cells->turn_bytes_new, step, 1.0 / 1048576);
+    row_say("MiB written for it: file", subject, &cells->file_turn_bytes, step, 1.0 / 1048576);
+    row_say("MiB written for it: abode", subject, &cells->abode_turn_bytes, step, 1.0 / 1048576);
+    row_say("ms, a miss: two lookups", subject, &cells->lookup, step, 1e3);
+    for (uint32_t i = 0; i < subject->length_count; i++) {
+        bench_say("  %u tokens: next logits compared %u times, %u differed", cells[i].tokens,
+                  cells[i].logits_compared, cells[i].logits_differ);
+    }
+}
+
+static void killed_say(const struct subject *subject)
+{
+    static const char *const names[] = {"llama.cpp's file", "abode"};
+    const uint64_t token_bytes = rig_token_bytes(&subject->rig);
+    for (uint32_t keeper = 0; keeper < 2 && subject->kills > 0; keeper++) {
+        uint64_t lost = 0, most = 0, had = 0;
+        uint32_t times = 0;
+        for (uint32_t i = 0; i < subject->kills; i++) {
+            const uint64_t bytes = subject->lost[keeper][i] * token_bytes;
+            lost += bytes;
+            most = bytes > most ? bytes : most;
+            times += bytes > 0;
+            had += subject->acknowledged[keeper][i] * token_bytes;
+        }
+        bench_say("  kill -9 in a save, %s: %u of %u times acknowledged state was lost, %.1f of %.1f MiB, "
+                  "%.1f MiB at most",
+                  names[keeper], times, subject->kills, (double)lost / 1048576,
+                  (double)had / 1048576, (double)most / 1048576);
+    }
+    bench_say("  kill -9: recompute and the server's memory have nothing to come back to");
+}
+
+struct claim {
+    const char *name, *what, *unit;
+    double goal;
+    enum bench_goal kind;
+};
+
+static int claim_report(const struct subject *subject, uint32_t length, const struct claim *claim,
+                        const struct bench_series *series, const char *note)
+{
+    char id[64], what[160];
+    (void)snprintf(id, sizeof(id), "%s.%s.%s", claim->name, subject->id, length_names[length]);
+    (void)snprintf(what, sizeof(what), "%s; %s, %s tokens", claim->what, subject->file,
+                   length_names[length]);
+    const struct bench_card card = {id, what, claim->unit, claim->goal, claim->kind};
+    if (!bench_wanted(subject->run, id)) {
+        return 0;
+    }
+    return series->count > 0 ? bench_report(subject->run, &card, series, note)
+                             : bench_report_missing(subject->run, &card,
+                                                    length < subject->length_count
+                                                        ? subject->cells[length].not_run[RECOMPUTE]
+                                                        : "shorter conversations were asked for");
+}
+
+/* (a + b) / (c + d) of each round; a series that is NULL is nothing; one sample stands for all rounds */
+static struct bench_series ratio(const struct bench_series *a, const struct bench_series *b,
+                                 const struct bench_series *c, const struct bench_series *d)
+{
+    const struct bench_series *all[] = {a, b, c, d};
+    struct bench_series out = {0};
+    for (uint32_t i = 0; i < a->count || i < c->count; i++) {
+        double values[4] = {0};
+        for (uint32_t s = 0; s < 4; s++) {
+            if (all[s] != NULL && all[s]->count == 0) {
+                return (struct bench_series){0};
+            }
+            if (all[s] != NULL) {
+                values[s] = i < all[s]->count ? all[s]->values[i] : bench_series_median(all[s]);
+            }
+        }
+        bench_series_add(&out, (values[0] + values[1]) / (values[2] + values[3]));
+    }
+    return out;
+}
+
+static int length_report(const struct subject *subject, uint32_t length)
+{
+    const struct cell *cell = &subject->cells[length];
+    const bool large = cell->state_bytes >= 64u << 20, full = !subject->window;
+    const struct claim claims[] = {
+        {"H3.device", "from disk to next token / device reads", "ratio", 1.25,
+         large ? BENCH_AT_MOST : BENCH_INFORMATION},
+        {"H3.durable", "file with fsync, saved and loaded cold / abode, durable, from disk", "ratio",
+         2, BENCH_AT_LEAST},
+        {"H3.file", "file without fsync, saved and loaded cold / abode, durable, from disk", "ratio",
+         1, BENCH_AT_LEAST},
+        {"H3.recompute", "from disk to next token / recompute", "ratio", 0.02,
+         full ? BENCH_AT_MOST : BENCH_INFORMATION},
+        {"H3.turn", "bytes written for a turn / its new state", "ratio", 1.1,
+         full ? BENCH_AT_MOST : BENCH_INFORMATION},
+        {"H4.lookup", "two lookups that miss / prefill", "%", 0.5, BENCH_AT_MOST},
+        {"H4.save", "lookups and a durable save that nobody comes back to / prefill", "%", 0.5,
+         BENCH_AT_MOST}};
+    struct bench_series series[] = {
+        ratio(&cell->back[ABODE_DISK], NULL, &cell->device, NULL),
+        ratio(&cell->file_durable, &cell->back[FILE_COLD], &cell->abode_save,
+              &cell->back[ABODE_DISK]),
+        ratio(&cell->file_save, &cell->back[FILE_COLD], &cell->abode_save, &cell->back[ABODE_DISK]),
+        ratio(&cell->back[ABODE_DISK], NULL, &cell->back[RECOMPUTE], NULL),
+        ratio(&cell->abode_turn_bytes, NULL, &cell->turn_bytes_new, NULL),
+        ratio(&cell->lookup, NULL, &cell->back[RECOMPUTE], NULL),
+        ratio(&cell->lookup, &cell->abode_save, &cell->back[RECOMPUTE], NULL)};
+    int code = 0;
+    for (uint32_t i = 0; i < sizeof(claims) / sizeof(claims[0]) && code == 0; i++) {
+        char note[REASON_BYTES];
+        for (uint32_t r = 0; claims[i].unit[0] == '%' && r < series[i].count; r++) {
+            series[i].values[r] *= 100;
+        }
+        (void)snprintf(note, sizeof(note), "%.0f MiB; from disk %.4g ms, recompute %.4g s",
+                       (double)cell->state_bytes / 1048576,
+                       bench_series_median(&cell->back[ABODE_DISK]) * 1e3,
+                       bench_series_median(&cell->back[RECOMPUTE]));
+        code = claim_report(subject, length, &claims[i], &series[i], note);
+    }
+    return code;
+}
+
+/* ---- a model ------------------------------------------------------------------------------------ */
+
+static int subject_open(struct subject *subject)
+{
+    const char *cache = getenv("LLAMA");
+    (void)snprintf(subject->model, sizeof(subject->model), "%s/models/%s.gguf",
+                   cache == NULL ? "" : cache, subject->file);
+    if (access(subject->model, R_OK) != 0) {
+        bench_say("%s is not there: make bench-llama gets it", subject->model);
+        return -ENOENT;
+    }
+    while (subject->length_count < LENGTHS &&
+           lengths[subject->length_count] <= bench_bytes(subject->run, lengths[LENGTHS - 1])) {
+        subject->length_count++;
+    }
+    if (subject->length_count == 0) {
+        return -EINVAL;
+    }
+    int code = bench_directory_make(subject->run, "llama", subject->folder);
+    if (code < 0) {
+        return code;
+    }
+    (void)snprintf(subject->store, sizeof(subject->store), "%s/store", subject->folder);
+    (void)snprintf(subject->state_file, sizeof(subject->state_file), "%s/state.llama",
+                   subject->folder);
+    code = mkdir(subject->store, 0700) != 0
+               ? -errno
+               : rig_open(subject->model, lengths[subject->length_count - 1], &subject->rig);
+    subject->server_tokens =
+        code < 0 ? NULL : calloc(subject->rig.tokens_max, sizeof(*subject->server_tokens));
+    return code == 0 && subject->server_tokens == NULL ? -ENOMEM : code;
+}
+
+static int measure(const struct bench_run *run, const char *id, const char *file, bool window)
+{
+    struct subject *subject = calloc(1, sizeof(*subject));
+    if (subject == NULL) {
+        return -ENOMEM;
+    }
+    subject->id = id;
+    subject->file = file;
+    subject->window = window;
+    subject->run = run;
+    int code = subject_open(subject);
+    for (uint32_t i = 0; i < subject->length_count && code == 0; i++) {
+        bench_say("%s, %u tokens", file, lengths[i]);
+        code = cell_measure(subject, i);
+        if (code == 0 && i == KILL_LENGTH) {
+            code = killed_measure(subject);
+        }
+    }
+    if (code == 0) {
+        table_say(subject);
+        killed_say(subject);
+    }
+    for (uint32_t i = KILL_LENGTH; i < LENGTHS && code == 0; i++) {
+        code = length_report(subject, i);
+    }
+    rig_close(&subject->rig);
+    if (subject->folder[0] != '\0') {
+        (void)bench_directory_remove(subject->folder);
+    }
+    free(subject->server_tokens);
+    free(subject);
+    return code;
+}
+
+static int bench_gemma(struct bench_run *run)
+{
+    return measure(run, "gemma", "gemma", true);
+}
+
+static int bench_large(struct bench_run *run)
+{
+    return measure(run, "64k", "large", false);
+}
+
+#define IDS(model, length)                                                              \
+    "H3.device." model "." length " H3.durable." model "." length " H3.file." model "." \
+    length " H3.recompute." model "." length " H3.turn." model "." length               \
+    " H4.lookup." model "." length " H4.save." model "." length
+
+int main(int argc, char **argv)
+{
+    static const struct bench_case cases[] = {
+        {IDS("gemma", "4k") " " IDS("gemma", "16k"), bench_gemma},
+        {IDS("64k", "4k") " " IDS("64k", "16k"), bench_large}};
+    static const struct bench_suite suite = {"bench_llama", cases, 2, NULL};
+    int status;
+    return llama_keeper_main(argc, argv, &status) ? status : bench_main(argc, argv, &suite);
+}
