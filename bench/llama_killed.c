@@ -22,7 +22,7 @@
 #define POLL_NS 100000l
 #define TALK "killed"
 
-struct shared { /* a file that both map: it must outlive the killed one */
+struct shared {             /* a file that both map: it must outlive the killed one */
     uint32_t turns, tokens; /* acknowledged */
     uint32_t saving;        /* turns + 1 while it saves that turn */
     uint64_t save_ns;       /* how long the last save took */
@@ -99,7 +99,8 @@ bool llama_keeper_main(int argc, char **argv, int *ret_status)
         return true;
     }
     if (code == 0) {
-        code = file_load(&rig, argv[4]) == tokens ? turns_go_on(&rig, argv[5], tokens, shared) : -EIO;
+        code =
+            file_load(&rig, argv[4]) == tokens ? turns_go_on(&rig, argv[5], tokens, shared) : -EIO;
     }
     bench_say("keeper: ended by itself: %s", strerror(-code));
     return true;
@@ -114,17 +115,9 @@ static pid_t keeper_start(const struct llama_killed_plan *plan, const char *what
     (void)snprintf(tokens, sizeof(tokens), "%u", plan->tokens);
     (void)snprintf(tokens_max, sizeof(tokens_max), "%u", plan->tokens_max);
     (void)snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)plan->bytes);
-    const char *arguments[] = {"/proc/self/exe",
-                               KEEPER_WORD,
-                               what,
-                               plan->model,
-                               plan->state,
-                               plan->place,
-                               tokens,
-                               tokens_max,
-                               bytes,
-                               shared_path,
-                               NULL};
+    const char *arguments[] = {
+        "/proc/self/exe", KEEPER_WORD, what,  plan->model, plan->state, plan->place,
+        tokens,           tokens_max,  bytes, shared_path, NULL};
     const pid_t process = fork();
     if (process == 0) {
         (void)setenv("GGML_NO_BACKTRACE", "1", 1); /* where llama.cpp ends the process: at once */

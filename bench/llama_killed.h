@@ -15,8 +15,8 @@ enum llama_keeper { LLAMA_KEEPER_FILE, LLAMA_KEEPER_ABODE };
 struct llama_killed_plan {
     enum llama_keeper keeper;
     const char *model;
-    const char *state; /* file that the conversation starts from */
-    char place[BENCH_PATH_MAX]; /* file to save to, or directory of a store */
+    const char *state;           /* file that the conversation starts from */
+    char place[BENCH_PATH_MAX];  /* file to save to, or directory of a store */
     uint32_t tokens, tokens_max; /* of the conversation; of the rig's context */
     uint64_t bytes;              /* of its state */
     uint32_t seed;               /* of the moment */

@@ -11,7 +11,7 @@
 
 #define BATCH_TOKENS 512u
 #define TOKEN_FIRST 300u /* special ones and bytes are before it, in both models */
-#define THREADS_ONE 1 /* one token: more threads wait for each other longer than they compute */
+#define THREADS_ONE 1    /* one token: more threads wait for each other longer than they compute */
 #define THREADS_BATCH 2
 #define MEMORY_SPARE_BYTES ((uint64_t)192 << 20)
 #define STORE_SPARE_BYTES ((uint64_t)1 << 30)
@@ -200,8 +200,7 @@ static int rows_repeat(const unsigned char *source, size_t source_size,
     for (uint32_t t = 0; t < shape->layer_count + shape->v_count; t++) {
         for (uint32_t cell = 0; cell < want; cell += have) {
             const uint32_t count = want - cell < have ? want - cell : have;
-            memcpy(bytes + target->sections[0].data[t] +
-                       (size_t)cell * shape->tensors[t].row_bytes,
+            memcpy(bytes + target->sections[0].data[t] + (size_t)cell * shape->tensors[t].row_bytes,
                    source + blob.sections[0].data[t], (size_t)count * shape->tensors[t].row_bytes);
         }
     }
@@ -235,8 +234,7 @@ int rig_state_stretch(struct llama_rig *rig, uint32_t token_count)
 int rig_state_put(struct llama_rig *rig)
 {
     rig_forget(rig);
-    return llama_state_seq_set_data(rig->context, rig->state, rig->state_size, 0) ==
-                   rig->state_size
+    return llama_state_seq_set_data(rig->context, rig->state, rig->state_size, 0) == rig->state_size
                ? 0
                : -EIO;
 }

@@ -85,11 +85,19 @@ static void program_become(const struct llama_server_plan *plan, int port)
     (void)snprintf(port_text, sizeof(port_text), "%d", port);
     (void)snprintf(context, sizeof(context), "%u", plan->context_tokens);
     (void)snprintf(cache, sizeof(cache), "%llu", (unsigned long long)(plan->cache_bytes >> 20));
-    const char *arguments[] = {plan->program, "-m",   plan->model, "--port", port_text,   "-c",
-                               context,       "-np",  "1",         "-t",     "1",         "-tb",
-                               "2",           "-fa",  "on",        "-cram",  cache,       "-b",
-                               "512",         "-ub",  "512",       "--slot-save-path", plan->folder,
-                               plan->whole_window ? "--swa-full" : NULL, NULL};
+    const char *arguments[] = {plan->program, "-m",
+                               plan->model,   "--port",
+                               port_text,     "-c",
+                               context,       "-np",
+                               "1",           "-t",
+                               "1",           "-tb",
+                               "2",           "-fa",
+                               "on",          "-cram",
+                               cache,         "-b",
+                               "512",         "-ub",
+                               "512",         "--slot-save-path",
+                               plan->folder,  plan->whole_window ? "--swa-full" : NULL,
+                               NULL};
     const int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; fd <= 2 && nowhere >= 0; fd++) {
         (void)dup2(nowhere, fd);
@@ -152,7 +160,8 @@ int llama_server_ask(const struct llama_server *server, const int32_t *tokens, u
     if (body == NULL) {
         return -ENOMEM;
     }
-    int at = snprintf(body, room, "{\"n_predict\":1,\"temperature\":0,\"cache_prompt\":true,\"prompt\":[");
+    int at = snprintf(body, room,
+                      "{\"n_predict\":1,\"temperature\":0,\"cache_prompt\":true,\"prompt\":[");
     for (uint32_t i = 0; i < count; i++) {
         at += snprintf(body + at, room - (size_t)at, "%s%d", i > 0 ? "," : "", tokens[i]);
     }

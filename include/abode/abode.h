@@ -389,11 +389,14 @@ ABODE_API ABODE_MUST_CHECK int abode_attach(struct abode_queue *queue, struct ab
                                             int32_t node, uint32_t flags, struct abode_op *op);
 ABODE_API ABODE_MUST_CHECK int abode_detach(struct abode_queue *queue, struct abode_session session,
                                             uint32_t flags, struct abode_op *op);
-/* Leading rows of an attach in flight that are verified and usable already. The thread that
- * submitted the op. */
+/* Leading rows of an attach in flight that are verified and can be read already, through a view taken
+ * while it is in flight: a host copies them, or starts on them, while the rest is being read. They count
+ * if the op ends with 0; with anything else what was read may have been replaced meanwhile. The thread
+ * that submitted the op. */
 ABODE_API uint32_t abode_attach_ready(const struct abode_op *op);
 
-/* ---- view: what an attention kernel needs, no copies; valid while attached and unmodified ----- */
+/* ---- view: what an attention kernel needs, no copies; valid while attached and unmodified -----
+ * While an attach is in flight only frames of rows below abode_attach_ready() mean anything. */
 #define ABODE_FRAME_NONE UINT32_MAX /* this row of a WINDOW component has left the window */
 struct abode_view {
     uint32_t struct_size;

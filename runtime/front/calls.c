@@ -363,7 +363,7 @@ int abode_detach(struct abode_queue *queue, struct abode_session session, uint32
 
 uint32_t abode_attach_ready(const struct abode_op *op)
 {
-    return op == NULL ? 0 : __atomic_load_n(&op->item_good, __ATOMIC_RELAXED);
+    return op == NULL ? 0 : __atomic_load_n(&op->item_good, __ATOMIC_ACQUIRE);
 }
 
 /* ---- block cache ---- */

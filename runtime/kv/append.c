@@ -286,14 +286,9 @@ int ab_append_commit(struct ab_kv *kv, struct abode_session handle, uint32_t tok
     return 0;
 }
 
-int ab_session_view(struct ab_kv *kv, struct abode_session handle, uint32_t c,
-                    struct abode_view *ret)
+static int view_fill(struct ab_kv *kv, const struct ab_session *session, uint32_t c,
+                     struct abode_view *ret)
 {
-    struct ab_session *session;
-    int status = attached_get(kv, handle, &session);
-    if (status != 0) {
-        return status;
-    }
     const struct ab_model *model = &kv->models[session->model];
     if (c >= model->component_count || !ab_component_has_rows(&model->components[c])) {
         return -EINVAL;
@@ -309,4 +304,23 @@ int ab_session_view(struct ab_kv *kv, struct abode_session handle, uint32_t c,
                                .plane_count = component->plane_count,
                                .frames_per_node = ab_frames_per_node(component->frames)};
     return 0;
+}
+
+int ab_session_view(struct ab_kv *kv, struct abode_session handle, uint32_t c,
+                    struct abode_view *ret)
+{
+    struct ab_session *session;
+    int status = attached_get(kv, handle, &session);
+    if (status != -EBUSY) {
+        return status != 0 ? status : view_fill(kv, session, c, ret);
+    }
+    ab_lock_take(&kv->lock); /* attaching: its end may change the number of tokens */
+    session = ab_session_get(kv, handle);
+    if (session == NULL) {
+        status = -ABODE_ESTALE;
+    } else if (session->state == AB_SESSION_ATTACHING || session->state == AB_SESSION_ATTACHED) {
+        status = view_fill(kv, session, c, ret);
+    }
+    ab_lock_drop(&kv->lock);
+    return status;
 }

@@ -45,7 +45,7 @@ static void attach_begin(struct ab_task *task)
             }
         }
         task->op->item_count = ab_rows_of(model, task->token_count);
-        __atomic_store_n(&task->op->item_good, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&task->op->item_good, 0, __ATOMIC_RELEASE);
     }
     task->phase = AB_PHASE_ISSUE;
 }
@@ -207,7 +207,8 @@ static bool rows_check(struct ab_task *task)
         }
         task->rows_good++;
     }
-    __atomic_store_n(&task->op->item_good, task->rows_good, __ATOMIC_RELAXED);
+    /* with the acquire of abode_attach_ready(): the host reads frames[] and rows up to here */
+    __atomic_store_n(&task->op->item_good, task->rows_good, __ATOMIC_RELEASE);
     return task->rows_good == task->row || task->failed_row != AB_INDEX_NONE;
 }
 

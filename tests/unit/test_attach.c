@@ -355,6 +355,51 @@ static void forks_of_a_damaged_row(void **state)
     api_check(api, child, 1, 8);
 }
 
+static uint32_t ready_rows_check(struct api *api, struct abode_session session,
+                                 const struct abode_op *op)
+{
+    struct abode_view view = {.struct_size = sizeof(view)};
+    unsigned char sample[SAMPLE];
+    const uint32_t ready = abode_attach_ready(op);
+    assert_int_equal(abode_session_view(api->runtime, session, API_KV, &view), 0);
+    assert_int_equal(view.row_count, 125);
+    for (uint32_t row = 0; row < ready; row++) {
+        api_token_bytes(1, row * API_BLOCK_TOKENS, 1, sample, sizeof(sample));
+        assert_int_not_equal(view.frames[row], ABODE_FRAME_NONE);
+        assert_memory_equal(abode_view_plane(&view, row, 1), sample, sizeof(sample));
+    }
+    return ready;
+}
+
+/* The host reads rows that are there while the others are on their way. */
+static void rows_are_read_while_attaching(void **state)
+{
+    struct api *api = *state;
+    struct abode_op op = {0}, *done = NULL;
+    api_open(api);
+    struct abode_session session = api_create(api, api->paged, 1);
+    api_turn(api, session, 1, 125 * API_BLOCK_TOKENS);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+    struct abode_view view = {.struct_size = sizeof(view)};
+    assert_int_equal(abode_session_view(api->runtime, session, API_KV, &view), -ENOTCONN);
+    for (uint32_t i = 0; i < 20; i++) {
+        assert_int_equal(abode_attach(api->queue, session, -1, 0, &op), 0);
+        uint32_t ready = 0;
+        do {
+            const uint32_t now = ready_rows_check(api, session, &op);
+            assert_true(now >= ready);
+            ready = now;
+        } while (abode_poll(api->queue, &done, 1, 0) == 0);
+        assert_int_equal(op.status, 0);
+        assert_int_equal(ready_rows_check(api, session, &op), 125);
+        assert_int_equal(abode_detach(api->queue, session, ABODE_DETACH_SPILL_NOW, &op), 0);
+        int status = abode_session_view(api->runtime, session, API_KV, &view);
+        assert_true(status == -EBUSY || status == -ENOTCONN);
+        assert_int_equal(abode_poll(api->queue, &done, 1, -1), 1);
+        assert_int_equal(op.status, 0);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
@@ -368,6 +413,7 @@ int main(void)
         TEST(segment_file_that_ends_early),
         TEST(segment_file_that_is_missing),
         TEST(forks_of_a_damaged_row),
+        TEST(rows_are_read_while_attaching),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,8 +51,7 @@ int ab_llama_blob_room(struct abode_llama *bridge, size_t size)
     }
     const size_t capacity = (size + size / 2 + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
     blob_drop(bridge); /* nothing in it is kept: no copy */
-    void *bytes =
-        mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *bytes = mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (bytes == MAP_FAILED) {
         return -ENOMEM;
     }
@@ -262,8 +261,7 @@ static int scratch_make(struct abode_llama *bridge)
     }
     bridge->hash = XXH3_createState();
     return bridge->spans == NULL || bridge->keys == NULL || bridge->row == NULL ||
-                   bridge->hash == NULL ||
-                   bridge->cell_of[0] == NULL || bridge->cell_of[1] == NULL
+                   bridge->hash == NULL || bridge->cell_of[0] == NULL || bridge->cell_of[1] == NULL
                ? -ENOMEM
                : 0;
 }

@@ -99,6 +99,11 @@ int ab_llama_session_find(struct abode_llama *bridge, struct abode_llama_name na
 /* Attached afterwards. Attention-only sessions come back as far as they are sound. */
 int ab_llama_session_attach(struct abode_llama *bridge, struct abode_session session,
                             uint32_t *ret_token_count);
+/* The same for an attach that ended with `status`. */
+int ab_llama_session_attached(struct abode_llama *bridge, struct abode_session session, int status,
+                              uint32_t *ret_token_count);
+int ab_llama_session_tokens(struct abode_llama *bridge, struct abode_session session,
+                            uint32_t *ret_token_count);
 int ab_llama_session_detach(struct abode_llama *bridge, struct abode_session session);
 /* Cut an attached session; patient. */
 int ab_llama_session_cut(struct abode_llama *bridge, struct abode_session session,

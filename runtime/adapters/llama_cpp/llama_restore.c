@@ -1,5 +1,9 @@
 /*
  * llama_restore.c - a session into a sequence: one blob, its cells in the order they had.
+ *
+ * Where all of the state is rows, they are copied into the blob while later ones are being read from
+ * disk (abode_attach_ready): what is left after the last read is a few rows, and llama.cpp's own copy.
+ * If the attach ends with anything but success, all of it is done again from what is there then.
  */
 #include "llama_bridge.h"
 
@@ -12,14 +16,18 @@ struct restore {
     uint32_t token_count;
     size_t blob_size;
     struct ab_blob blob;
+    bool begun;         /* the blob has all but rows */
+    uint32_t rows_done; /* of section 0, in the blob already */
 };
+#define READY_POLL_NS 200000 /* between two looks at what has been read */
 
 static int damaged(struct abode_llama *bridge, const char *what)
 {
     return ab_llama_because(bridge, -ENOENT, "the stored state cannot be used: %s", what);
 }
 
-static int section_restore(struct restore *restore, uint32_t s)
+/* Rows [row_first, row_end) of section s; past the session's end: nothing. */
+static int rows_restore(struct restore *restore, uint32_t s, uint32_t row_first, uint32_t row_end)
 {
     struct abode_llama *bridge = restore->bridge;
     struct abode_view view = {.struct_size = sizeof(view)};
@@ -28,7 +36,8 @@ static int section_restore(struct restore *restore, uint32_t s)
     if (status < 0) {
         return status;
     }
-    for (uint32_t row = 0; row < view.row_count; row++) {
+    row_end = row_end < view.row_count ? row_end : view.row_count;
+    for (uint32_t row = row_first; row < row_end; row++) {
         uint32_t first = row * bridge->block_tokens;
         uint32_t left = first < restore->token_count ? restore->token_count - first : 0;
         struct ab_llama_piece piece = {.section = s,
@@ -124,10 +133,11 @@ static int blob_build(struct restore *restore)
     if (bridge->whole) {
         return whole_restore(restore);
     }
-    int status = blob_begin(restore);
+    int status = restore->begun ? 0 : blob_begin(restore);
     for (uint32_t s = 0; s < bridge->layout.section_count && status == 0; s++) {
-        status = bridge->layout.shapes[s].kind == AB_BLOB_RECURRENT ? recurrent_restore(restore, s)
-                                                                    : section_restore(restore, s);
+        status = bridge->layout.shapes[s].kind == AB_BLOB_RECURRENT
+                     ? recurrent_restore(restore, s)
+                     : rows_restore(restore, s, s == 0 ? restore->rows_done : 0, UINT32_MAX);
     }
     struct ab_blob again;
     if (status == 0 &&
@@ -137,10 +147,9 @@ static int blob_build(struct restore *restore)
     return status;
 }
 
-static int tokens_get(struct restore *restore, llama_token *ret_tokens, uint32_t capacity)
+static int room_check(const struct restore *restore, uint32_t capacity)
 {
     struct abode_llama *bridge = restore->bridge;
-    struct abode_view view = {.struct_size = sizeof(view)};
     if (restore->token_count > bridge->tokens_max) {
         return ab_llama_because(bridge, -ENOENT, "%u tokens are kept, the context has room for %u",
                                 restore->token_count, bridge->tokens_max);
@@ -149,6 +158,59 @@ static int tokens_get(struct restore *restore, llama_token *ret_tokens, uint32_t
         return ab_llama_because(bridge, -ENOBUFS, "%u tokens are kept, the caller has room for %u",
                                 restore->token_count, capacity);
     }
+    return 0;
+}
+
+/* Rows into the blob as they arrive. Nothing that goes wrong here matters: it is found again, and
+ * told, when the attach has ended. */
+static void rows_follow(struct restore *restore, const struct abode_op *op)
+{
+    uint32_t ready = abode_attach_ready(op);
+    if (restore->begun && ready > restore->rows_done) {
+        restore->begun = rows_restore(restore, 0, restore->rows_done, ready) == 0;
+        restore->rows_done = ready;
+    }
+}
+
+static int attach_and_follow(struct restore *restore, uint32_t capacity)
+{
+    struct abode_llama *bridge = restore->bridge;
+    struct abode_op op = {0}, *done = &op;
+    int status = ab_llama_session_tokens(bridge, restore->session, &restore->token_count);
+    status = status < 0 ? status : room_check(restore, capacity);
+    status = status < 0
+                 ? status
+                 : abode_attach(bridge->queue, restore->session, -1, ABODE_ATTACH_PREFIX_OK, &op);
+    if (status < 0) {
+        return status;
+    }
+    uint32_t expected = restore->token_count;
+    restore->begun = expected > 0 && blob_begin(restore) == 0;
+    while ((status = abode_poll(bridge->queue, &done, 1, READY_POLL_NS)) == 0) {
+        rows_follow(restore, &op);
+    }
+    status = status < 0 ? status
+                        : ab_llama_session_attached(bridge, restore->session, op.status,
+                                                    &restore->token_count);
+    if (op.status != 0 || restore->token_count != expected || !restore->begun) {
+        restore->begun = false;
+        restore->rows_done = 0;
+    }
+    return status;
+}
+
+static int attach(struct restore *restore, uint32_t capacity)
+{
+    if (restore->bridge->order_place == AB_LLAMA_ORDER_NOTE) {
+        return attach_and_follow(restore, capacity);
+    }
+    return ab_llama_session_attach(restore->bridge, restore->session, &restore->token_count);
+}
+
+static int tokens_get(struct restore *restore, llama_token *ret_tokens)
+{
+    struct abode_llama *bridge = restore->bridge;
+    struct abode_view view = {.struct_size = sizeof(view)};
     int status = abode_session_view(bridge->runtime, restore->session, 0, &view);
     for (uint32_t token = 0; status == 0 && token < restore->token_count; token++) {
         const unsigned char *ids = abode_view_plane(&view, token / bridge->block_tokens, 0);
@@ -169,13 +231,13 @@ int abode_llama_restore(struct abode_llama *bridge, llama_seq_id sequence,
         ab_llama_miss_reason(bridge, name);
         return status;
     }
-    status = status < 0 ? status
-                        : ab_llama_session_attach(bridge, restore.session, &restore.token_count);
+    status = status < 0 ? status : attach(&restore, capacity);
     if (status == -ABODE_ECORRUPT || (status == 0 && restore.token_count == 0)) {
         return damaged(bridge, "it failed its checksum");
     }
     if (status == 0) {
-        status = tokens_get(&restore, ret_tokens, capacity);
+        status = room_check(&restore, capacity);
+        status = status < 0 ? status : tokens_get(&restore, ret_tokens);
         status = status < 0 ? status : blob_build(&restore);
         int left = ab_llama_session_detach(bridge, restore.session);
         status = status < 0 ? status : left;

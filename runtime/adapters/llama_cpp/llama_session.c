@@ -15,8 +15,8 @@ int ab_llama_session_find(struct abode_llama *bridge, struct abode_llama_name na
     return abode_session_find(bridge->runtime, &key, ret);
 }
 
-static int token_count_of(struct abode_llama *bridge, struct abode_session session,
-                          uint32_t *ret_token_count)
+int ab_llama_session_tokens(struct abode_llama *bridge, struct abode_session session,
+                            uint32_t *ret_token_count)
 {
     struct abode_session_info info = {.struct_size = sizeof(info)};
     int status = abode_session_stat(bridge->runtime, session, &info);
@@ -32,11 +32,17 @@ int ab_llama_session_attach(struct abode_llama *bridge, struct abode_session ses
     struct abode_op op = {0};
     uint32_t flags = bridge->order_place == AB_LLAMA_ORDER_NOTE ? ABODE_ATTACH_PREFIX_OK : 0;
     int status = ab_llama_finish(bridge, &op, abode_attach(bridge->queue, session, -1, flags, &op));
+    return ab_llama_session_attached(bridge, session, status, ret_token_count);
+}
+
+int ab_llama_session_attached(struct abode_llama *bridge, struct abode_session session, int status,
+                              uint32_t *ret_token_count)
+{
     if (status == -ABODE_EPARTIAL) {
         (void)ab_llama_because(bridge, 0, "part of the stored state is damaged");
         status = 0;
     }
-    return status < 0 ? status : token_count_of(bridge, session, ret_token_count);
+    return status < 0 ? status : ab_llama_session_tokens(bridge, session, ret_token_count);
 }
 
 int ab_llama_session_detach(struct abode_llama *bridge, struct abode_session session)
@@ -173,7 +179,7 @@ int abode_llama_tokens(struct abode_llama *bridge, struct abode_llama_name name)
         ab_llama_miss_reason(bridge, name);
         return status;
     }
-    status = status < 0 ? status : token_count_of(bridge, session, &count);
+    status = status < 0 ? status : ab_llama_session_tokens(bridge, session, &count);
     return status < 0 ? ab_llama_because(bridge, status, "%s", abode_strerror(status)) : (int)count;
 }
 
