@@ -1,7 +1,7 @@
 /*
  * killed_check.c - restored state is the state: kill -9, a new process, the same logits bit for bit.
  *
- *     killed_check MODEL K-TYPE V-TYPE fa|nofa [whole] [split] [own] [stay]
+ *     killed_check MODEL K-TYPE V-TYPE fa|nofa [whole] [split] [own] [stay] [long]
  *
  * A reference process talks without ever stopping. Another has the same talks, in turns, over a
  * context with room for one and abode memory for a quarter of them: each turn is restored, goes on,
@@ -20,7 +20,7 @@
 
 #include "llama_host.h"
 
-enum { TALKS = 4, TURNS = 4, PROMPT = 110, ANSWER = 7, LAST = 64 };
+enum { TALKS = 4, TURNS = 4, PROMPT = 110, PROMPT_LONG = 260, ANSWER = 7, LAST = 64 };
 
 struct shared { /* between the processes of this program */
     uint32_t turns_kept[TALKS];
@@ -34,17 +34,19 @@ static struct shared *shared;
 static struct llama_host_opts opts;
 static struct llama_talk talk_now;
 static llama_seq_id sequence; /* 1 where each has a stream of its own */
-static bool own;  /* the reference is moved by llama.cpp itself where the other is restored */
-static bool stay; /* talks stay in the context from turn to turn; restored after the kill only */
+static bool own;    /* the reference is moved by llama.cpp itself where the other is restored */
+static bool longer; /* talks are longer than the 512 tokens of Gemma's window */
+static bool stay;   /* talks stay in the context from turn to turn; restored after the kill only */
 
 static uint32_t prompt_tokens(uint32_t talk, uint32_t turn)
 {
-    return turn == 2 ? 1 : PROMPT - talk; /* a turn of one token among them */
+    uint32_t most = longer ? PROMPT_LONG : PROMPT;
+    return turn == 2 ? 1 : most - talk; /* a turn of one token among them */
 }
 
 static void turn_talk(struct llama_host *host, uint32_t talk, uint32_t turn)
 {
-    llama_token prompt[PROMPT];
+    llama_token prompt[PROMPT_LONG];
     uint32_t count = prompt_tokens(talk, turn);
     llama_host_prompt(host, talk, turn, prompt, count);
     llama_host_say(host, sequence, &talk_now, prompt, count);
@@ -227,7 +229,7 @@ int main(int count, char **arguments)
     char store[64];
     if (count < 5) {
         llama_host_end(
-            "usage: killed_check MODEL K-TYPE V-TYPE fa|nofa [whole] [split] [own] [stay]");
+            "usage: killed_check MODEL K-TYPE V-TYPE fa|nofa [whole] [split] [own] [stay] [long]");
     }
     llama_host_directory(store);
     opts = (struct llama_host_opts){.model = arguments[1],
@@ -244,6 +246,7 @@ int main(int count, char **arguments)
         opts.sequences = opts.split_streams ? 2 : 1;
         sequence = opts.split_streams ? 1 : 0;
         own |= strcmp(arguments[i], "own") == 0;
+        longer |= strcmp(arguments[i], "long") == 0;
         stay |= strcmp(arguments[i], "stay") == 0;
     }
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -224,7 +224,7 @@ static void window_calls(void)
 }
 
 /* Flip a byte in the middle of each written stretch of the segments. */
-static uint32_t store_damage(void)
+static uint32_t store_damage(off_t step)
 {
     char pattern[128];
     glob_t found;
@@ -240,7 +240,7 @@ static uint32_t store_damage(void)
             close(fd);
             continue;
         }
-        for (off_t at = 0; at < about.st_size; at += 65536) {
+        for (off_t at = 0; at < about.st_size; at += step) {
             unsigned char bytes[64];
             if (pread(fd, bytes, 64, at + 1000) == 64 && bytes[0] != 0) {
                 bytes[0] ^= 1;
@@ -262,7 +262,7 @@ static void damage(const char *model, uint32_t talk)
     talk_save(&host, talk, 4);
     talk_then = talk_now;
     llama_host_close(&host);
-    uint32_t flipped = store_damage();
+    uint32_t flipped = store_damage(65536);
     llama_host_open(&opts, &host, NULL);
     int count = restore(&host, talk);
     bool prefix = count > 0 && (uint32_t)count < talk_then.count &&
@@ -270,6 +270,37 @@ static void damage(const char *model, uint32_t talk)
     llama_host_check(flipped > 0 && (count == -ENOENT || prefix),
                      "%u bytes flipped in the store: %d: %s", flipped, count,
                      abode_llama_reason(host.bridge));
+    llama_host_forget(&host, 0);
+    talk_now.count = 0;
+    turn(&host, talk, 0);
+    struct abode_llama_saved saved;
+    int status = save(&host, talk, &saved);
+    llama_host_check(status == 0 && restore(&host, talk) == PROMPT + ANSWER,
+                     "damaged_is_let_go: the name can be saved again: %s",
+                     abode_llama_reason(host.bridge));
+    llama_host_close(&host);
+}
+
+/* The first row of state: nothing of the conversation is left. */
+static void first_row_damaged(void)
+{
+    struct llama_host host;
+    struct llama_host_opts opts = opts_plain();
+    struct abode_llama_saved saved;
+    llama_host_directory_remove(store); /* nothing else is in it */
+    llama_host_directory(store);
+    llama_host_open(&opts, &host, NULL);
+    talk_save(&host, 1, 1);
+    llama_host_close(&host);
+    uint32_t flipped = store_damage(16384);
+    llama_host_open(&opts, &host, NULL);
+    int count = restore(&host, 1);
+    llama_host_check(flipped > 0 && count == -ENOENT, "no row is sound: %s",
+                     abode_llama_reason(host.bridge));
+    talk_now.count = 0;
+    turn(&host, 1, 0);
+    llama_host_check(save(&host, 1, &saved) == 0 && restore(&host, 1) == PROMPT + ANSWER,
+                     "damaged_is_let_go: it is saved anew: %s", abode_llama_reason(host.bridge));
     llama_host_close(&host);
 }
 
@@ -281,7 +312,7 @@ static void full(void)
     char directory[64];
     llama_host_directory(directory);
     opts.store = directory;
-    opts.memory_bytes = 4u << 20;
+    opts.memory_bytes = 2u << 20;
     opts.store_bytes = 8u << 20;
     llama_host_open(&opts, &host, NULL);
     int status = 0;
@@ -297,6 +328,23 @@ static void full(void)
                      abode_llama_reason(host.bridge));
     turn(&host, 200, 9); /* the context is not worse for it */
     llama_host_check(restore(&host, 100) == 4 * (PROMPT + ANSWER), "what was kept is still there");
+    uint32_t kept = 0, failed = 0;
+    for (uint32_t number = 4; number < 9; number++) {
+        kept = talk_now.count;
+        turn(&host, 100, number);
+        uint32_t grown = talk_now.count;
+        status = save(&host, 100, &saved);
+        failed += status < 0;
+        talk_now.count = 0;
+        int count = restore(&host, 100);
+        if (count != (int)grown && (status == 0 || count != (int)kept)) {
+            llama_host_check(false, "not_kept_is_cut: %d of %u tokens: %s", count, grown,
+                             abode_llama_reason(host.bridge));
+            break;
+        }
+    }
+    llama_host_check(failed > 0, "not_kept_is_cut: %u saves failed, and what was kept is there",
+                     failed);
     llama_host_close(&host);
     llama_host_directory_remove(directory);
 }
@@ -345,6 +393,7 @@ int main(int count, char **arguments)
     bad_opens();
     damage(attention_path, 30);
     damage(swa_path, 31);
+    first_row_damaged();
     llama_host_directory_remove(store);
     return llama_host_count();
 }

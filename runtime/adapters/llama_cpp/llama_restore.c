@@ -189,6 +189,7 @@ static int attach_and_follow(struct restore *restore, uint32_t capacity)
     while ((status = abode_poll(bridge->queue, &done, 1, READY_POLL_NS)) == 0) {
         rows_follow(restore, &op);
     }
+    bridge->reason[0] = 0; /* of what was tried while it was in flight */
     status = status < 0 ? status
                         : ab_llama_session_attached(bridge, restore->session, op.status,
                                                     &restore->token_count);
@@ -232,15 +233,16 @@ int abode_llama_restore(struct abode_llama *bridge, llama_seq_id sequence,
         return status;
     }
     status = status < 0 ? status : attach(&restore, capacity);
-    if (status == -ABODE_ECORRUPT || (status == 0 && restore.token_count == 0)) {
+    if (status == -ABODE_ECORRUPT) {
         return damaged(bridge, "it failed its checksum");
     }
     if (status == 0) {
-        status = room_check(&restore, capacity);
+        status = restore.token_count == 0 ? damaged(bridge, "it failed its checksum")
+                                          : room_check(&restore, capacity);
         status = status < 0 ? status : tokens_get(&restore, ret_tokens);
         status = status < 0 ? status : blob_build(&restore);
-        int left = ab_llama_session_detach(bridge, restore.session);
-        status = status < 0 ? status : left;
+        /* it was here to be read: what a full store keeps from being written is not lost by it */
+        (void)ab_llama_session_detach(bridge, restore.session);
     }
     if (status < 0) {
         return bridge->reason[0] != 0

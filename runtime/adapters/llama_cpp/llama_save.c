@@ -316,6 +316,23 @@ static int session_write(struct save *save)
     return state_write(save);
 }
 
+/* Finish, by `status` so far. What could not be kept does not stay half kept: of a name that was there
+ * before, what is new is cut off again; a new one goes, since memory that cannot be written anywhere
+ * cannot be given to others. Other layouts drop what is after their restore point by themselves. */
+static int session_leave(struct save *save, int status)
+{
+    struct abode_llama *bridge = save->bridge;
+    if (status < 0 && !save->is_new && bridge->order_place == AB_LLAMA_ORDER_NOTE) {
+        (void)ab_llama_session_cut(bridge, save->session, save->kept);
+    }
+    int left = ab_llama_session_detach(bridge, save->session);
+    status = status < 0 ? status : left;
+    if (status < 0 && save->is_new) {
+        (void)!abode_session_delete(bridge->runtime, save->session);
+    }
+    return status;
+}
+
 int abode_llama_save(struct abode_llama *bridge, llama_seq_id sequence,
                      struct abode_llama_name name, const llama_token *tokens, uint32_t token_count,
                      struct abode_llama_saved *ret_saved)
@@ -333,9 +350,7 @@ int abode_llama_save(struct abode_llama *bridge, llama_seq_id sequence,
     }
     status = session_open(&save, name);
     if (status == 0) {
-        status = session_write(&save);
-        int left = ab_llama_session_detach(bridge, save.session);
-        status = status < 0 ? status : left;
+        status = session_leave(&save, session_write(&save));
     }
     if (status < 0) {
         return bridge->reason[0] != 0
