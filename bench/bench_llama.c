@@ -533,24 +533,24 @@ static void table_say(const struct subject *subject)
 static void killed_say(const struct subject *subject)
 {
     static const char *const names[] = {"llama.cpp's file", "abode"};
-    const uint64_t token_bytes = rig_token_bytes(&subject->rig);
+    const struct cell *cell = &subject->cells[KILL_LENGTH];
+    const double mib = (double)cell->state_bytes / cell->tokens / 1048576; /* of a token */
     for (uint32_t keeper = 0; keeper < 2 && subject->kills > 0; keeper++) {
-        uint64_t lost = 0, most = 0, had = 0;
+        uint64_t lost = 0, had = 0;
         uint32_t times = 0;
         for (uint32_t i = 0; i < subject->kills; i++) {
-            const uint64_t bytes = subject->lost[keeper][i] * token_bytes;
-            lost += bytes;
-            most = bytes > most ? bytes : most;
-            times += bytes > 0;
-            had += subject->acknowledged[keeper][i] * token_bytes;
+            lost += subject->lost[keeper][i];
+            times += subject->lost[keeper][i] > 0;
+            had += subject->acknowledged[keeper][i];
         }
-        bench_say("  kill -9 in a save, %s: %u of %u times acknowledged state was lost, %.1f of "
-                  "%.1f MiB, "
-                  "%.1f MiB at most",
-                  names[keeper], times, subject->kills, (double)lost / 1048576,
-                  (double)had / 1048576, (double)most / 1048576);
+        bench_say(
+            "  kill -9 in a save, %s: %u of %u times acknowledged state was lost, %llu of %llu "
+            "tokens, %.1f of %.1f MiB",
+            names[keeper], times, subject->kills, (unsigned long long)lost, (unsigned long long)had,
+            (double)lost * mib, (double)had * mib);
     }
-    bench_say("  kill -9: recompute and the server's memory have nothing to come back to");
+    bench_say(
+        "  kill -9 at any time: recompute has no state to lose, the server's memory loses all");
 }
 
 struct claim {

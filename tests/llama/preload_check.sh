@@ -44,6 +44,13 @@ kept "$weights" "$folder/moved" drop seq
 check "the program removes the file" '[ ! -e "$folder/moved" ]'
 kept "$weights" "$folder/copy" load seq
 check "its state is gone too" 'grep -qa "nothing is kept under this name" "$folder/out"'
+kept "$weights" "$folder/refused" save seq
+cp "$folder/refused" "$folder/copy"
+kept "$weights" "$folder/refused" save seq short
+check "what the store cannot take: llama.cpp's own file, and it says so" \
+    '[ "$(stat -c %s "$folder/refused")" -gt 10000 ] && grep -qa "own file is written" "$folder/out"'
+kept "$weights" "$folder/copy" load seq
+check "the state of the marker that it replaced is gone" 'grep -qa "nothing is kept under this name" "$folder/out"'
 LD_PRELOAD=$preload plain "$weights" "$folder/plain" save seq
 check "without a store: llama.cpp's own file, and it says so" \
     '[ "$(stat -c %s "$folder/plain")" -gt 10000 ] && grep -qa "ABODE_LLAMA_STORE names no directory" "$folder/out"'

@@ -1,10 +1,11 @@
 /*
  * slot_program.c - a program that knows nothing of abode: llama.cpp's own calls for files of state.
  *
- *     slot_program MODEL FILE save|load|drop seq|all [kill]
+ *     slot_program MODEL FILE save|load|drop seq|all [kill|short]
  *
  * save: says two turns, keeps the sequence in FILE, goes on for 64 tokens; load: takes it from FILE and
- * goes on; both print the digest of the logits. kill: ends by SIGKILL right after the save.
+ * goes on; both print the digest of the logits. kill: ends by SIGKILL right after the save;
+ * short: the list of tokens that it saves lacks one.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -36,7 +37,7 @@ int main(int count, char **arguments)
 {
     struct llama_host host;
     if (count < 5) {
-        llama_host_end("usage: slot_program MODEL FILE save|load|drop seq|all [kill]");
+        llama_host_end("usage: slot_program MODEL FILE save|load|drop seq|all [kill|short]");
     }
     struct llama_host_opts opts = {.model = arguments[1],
                                    .type_k = GGML_TYPE_F16,
@@ -54,13 +55,14 @@ int main(int count, char **arguments)
             llama_host_answer(&host, 0, &talk, 8);
         }
     }
+    talk.count -= count > 5 && strcmp(arguments[5], "short") == 0;
     size_t size = is_save ? keep(&host, path, all) : take(&host, path, all);
     printf("%s %zu bytes, %u tokens\n", arguments[3], size, talk.count);
     fflush(stdout);
     if (size == 0) {
         return 3;
     }
-    if (count > 5) {
+    if (count > 5 && strcmp(arguments[5], "kill") == 0) {
         (void)raise(SIGKILL);
     }
     if (strcmp(arguments[3], "drop") == 0) {

@@ -31,6 +31,7 @@
 #define MARKER "abode-llama state 1\n"
 #define MEMORY_DEFAULT (1ull << 30)
 #define MODELS_MAX 16u
+#define FLUSH_NS (1000ll * 1000 * 1000)
 #define EXPORT __attribute__((visibility("default")))
 #define ORIGINAL(name) ((__typeof__(&name))original(#name))
 
@@ -273,6 +274,14 @@ static struct abode_llama_name as_name(const char *text)
     return (struct abode_llama_name){text, strlen(text)};
 }
 
+/* Forgotten on disk too before the file goes: after it nothing would name that state again. */
+static void state_delete(const struct marker *marker)
+{
+    if (abode_llama_delete(bridge, as_name(marker->name)) == 0) {
+        (void)!abode_flush(runtime, FLUSH_NS);
+    }
+}
+
 /* What llama.cpp would have written: its file has a head of three numbers and the tokens. */
 static size_t file_bytes(struct llama_context *context, llama_seq_id sequence, size_t token_count)
 {
@@ -322,6 +331,9 @@ static size_t save(struct llama_context *context, const char *path, llama_seq_id
     if (status < 0) {
         say(path, "llama.cpp's own file is written",
             reason[0] != 0 ? reason : abode_strerror(status));
+        if (marker_read(path, &marker)) { /* its marker goes: nothing would name that state again */
+            state_delete(&marker);
+        }
         return 0;
     }
     return file_bytes(context, sequence, token_count);
@@ -417,7 +429,7 @@ static void marked_delete(const char *path)
     }
     pthread_mutex_lock(&lock);
     if (bridge != NULL) {
-        (void)!abode_llama_delete(bridge, as_name(marker.name));
+        state_delete(&marker);
     }
     pthread_mutex_unlock(&lock);
 }
