@@ -12,7 +12,7 @@
  *   file, hot       the same, from the page cache
  *   server          llama-server's host-memory prompt cache, over HTTP (llama_server.h)
  *   abode, memory   frames of the runtime
- *   abode, disk     O_DIRECT, by a runtime that was opened after the save
+ *   abode, disk     O_DIRECT, by a runtime that was opened after the save, some seconds ago
  * Bound: state bytes over what fio reads with O_DIRECT in the same round, plus one token's decoding.
  *
  * A round has all of them, in turn, and the saves: llama.cpp's file without and with fsync, abode's
@@ -33,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fio.h"
@@ -46,6 +47,7 @@
 #define RECOMPUTE_SECONDS 20.0
 #define RECOMPUTE_SECONDS_MAX 240.0
 #define KILLS 5u
+#define SETTLE_SECONDS 2
 #define KILL_LENGTH 1u /* of lengths[] */
 #define TALK "a talk"
 #define REASON_BYTES 160
@@ -313,6 +315,8 @@ static int turn(struct subject *subject, struct cell *cell)
 
 static int cell_round(struct subject *subject, struct cell *cell)
 {
+    /* a runtime that was just opened touches its memory and prepares segments in the background */
+    const struct timespec settle = {.tv_sec = SETTLE_SECONDS};
     subject->logits = 0;
     rig_tokens_draw(&subject->rig, ++subject->talks);
     int code = saves(subject, cell);
@@ -328,6 +332,7 @@ static int cell_round(struct subject *subject, struct cell *cell)
     code = code < 0 ? code : server_back(subject, cell);
     code = code < 0 ? code : rig_store_close(&subject->rig);
     code = code < 0 ? code : rig_store_open(&subject->rig, subject->store, cell->state_bytes);
+    (void)nanosleep(&settle, NULL);
     code = code < 0 ? code : abode_back(subject, cell, ABODE_DISK);
     code = code < 0 ? code : turn(subject, cell);
     code = code < 0 ? code : abode_llama_delete(subject->rig.bridge, talk);
@@ -427,6 +432,13 @@ static int cell_measure(struct subject *subject, uint32_t length)
         fio_close(&subject->device);
     }
     return code < 0 ? code : closed;
+}
+
+static bool lost_wanted(const struct subject *subject)
+{
+    char id[64];
+    (void)snprintf(id, sizeof(id), "H3.lost.%s.%s", subject->id, length_names[KILL_LENGTH]);
+    return bench_wanted(subject->run, id);
 }
 
 static int killed_measure(struct subject *subject)
@@ -551,6 +563,33 @@ static void killed_say(const struct subject *subject)
     }
     bench_say(
         "  kill -9 at any time: recompute has no state to lose, the server's memory loses all");
+}
+
+/* Share of acknowledged tokens that a kill took: abode's. */
+static int lost_report(const struct subject *subject)
+{
+    char id[64], what[160], note[REASON_BYTES];
+    struct bench_series shares[2] = {0};
+    for (uint32_t keeper = 0; keeper < 2; keeper++) {
+        for (uint32_t i = 0; i < subject->kills; i++) {
+            bench_series_add(&shares[keeper],
+                             (double)subject->lost[keeper][i] / subject->acknowledged[keeper][i]);
+        }
+    }
+    (void)snprintf(id, sizeof(id), "H3.lost.%s.%s", subject->id, length_names[KILL_LENGTH]);
+    (void)snprintf(what, sizeof(what),
+                   "kill -9 in a save: acknowledged state that was lost; %s, %s tokens",
+                   subject->file, length_names[KILL_LENGTH]);
+    (void)snprintf(note, sizeof(note), "%u kills; llama.cpp's file: %.3g (%.3g .. %.3g)",
+                   subject->kills, bench_series_median(&shares[0]), bench_series_min(&shares[0]),
+                   bench_series_max(&shares[0]));
+    const struct bench_card card = {id, what, "ratio", 0, BENCH_AT_MOST};
+    if (!bench_wanted(subject->run, id)) {
+        return 0;
+    }
+    return subject->kills > 0
+               ? bench_report(subject->run, &card, &shares[1], note)
+               : bench_report_missing(subject->run, &card, "shorter conversations were asked for");
 }
 
 struct claim {
@@ -700,7 +739,7 @@ static int measure(const struct bench_run *run, const char *id, const char *file
             code = 0;
             break;
         }
-        if (code == 0 && i == KILL_LENGTH) {
+        if (code == 0 && i == KILL_LENGTH && lost_wanted(subject)) {
             code = killed_measure(subject);
         }
     }
@@ -708,6 +747,7 @@ static int measure(const struct bench_run *run, const char *id, const char *file
         table_say(subject);
         killed_say(subject);
     }
+    code = code < 0 ? code : lost_report(subject);
     for (uint32_t i = KILL_LENGTH; i < LENGTHS && code == 0; i++) {
         code = length_report(subject, i);
     }
@@ -739,8 +779,8 @@ static int bench_large(struct bench_run *run)
 int main(int argc, char **argv)
 {
     static const struct bench_case cases[] = {
-        {IDS("gemma", "4k") " " IDS("gemma", "16k"), bench_gemma},
-        {IDS("64k", "4k") " " IDS("64k", "16k"), bench_large}};
+        {"H3.lost.gemma.4k " IDS("gemma", "4k") " " IDS("gemma", "16k"), bench_gemma},
+        {"H3.lost.64k.4k " IDS("64k", "4k") " " IDS("64k", "16k"), bench_large}};
     static const struct bench_suite suite = {"bench_llama", cases, 2, NULL};
     int status;
     return llama_keeper_main(argc, argv, &status) ? status : bench_main(argc, argv, &suite);
