@@ -12,7 +12,7 @@
  *   file, hot       the same, from the page cache
  *   server          llama-server's host-memory prompt cache, over HTTP (llama_server.h)
  *   abode, memory   frames of the runtime
- *   abode, disk     O_DIRECT, by a runtime that was opened after the save, some seconds ago
+ *   abode, disk     O_DIRECT, its frames given up before (ABODE_DETACH_SPILL_NOW)
  * Bound: state bytes over what fio reads with O_DIRECT in the same round, plus one token's decoding.
  *
  * A round has all of them, in turn, and the saves: llama.cpp's file without and with fsync, abode's
@@ -33,10 +33,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fio.h"
+#include "llama_bridge.h"
 #include "llama_killed.h"
 #include "llama_rig.h"
 #include "llama_server.h"
@@ -47,7 +47,6 @@
 #define RECOMPUTE_SECONDS 20.0
 #define RECOMPUTE_SECONDS_MAX 240.0
 #define KILLS 5u
-#define SETTLE_SECONDS 2
 #define KILL_LENGTH 1u /* of lengths[] */
 #define TALK "a talk"
 #define REASON_BYTES 160
@@ -177,6 +176,33 @@ static int abode_back(struct subject *subject, struct cell *cell, enum way way)
     }
     free(tokens);
     return code;
+}
+
+/* The talk's frames are given up: its state is in the store only, around the page cache. */
+static int spill(struct subject *subject)
+{
+    struct abode *runtime = subject->rig.runtime;
+    struct abode_op op = {0}, *done = NULL;
+    struct abode_queue *queue;
+    struct abode_session session;
+    struct abode_key key;
+    ab_llama_session_key(subject->rig.bridge->tag, talk, &key);
+    int code = abode_session_find(runtime, &key, &session);
+    code = code < 0 ? code : abode_queue_open(runtime, 1, &queue);
+    if (code < 0) {
+        return code;
+    }
+    code = abode_attach(queue, session, -1, 0, &op);
+    code = code < 0 ? code : abode_poll(queue, &done, 1, -1);
+    code = code < 0 ? code : op.status;
+    code = code < 0 ? code : abode_detach(queue, session, ABODE_DETACH_SPILL_NOW, &op);
+    code = code < 0 ? code : abode_poll(queue, &done, 1, -1);
+    code = code < 0 ? code : op.status;
+    struct abode_session_info info = {.struct_size = sizeof(info)};
+    code = code < 0 ? code : abode_session_stat(runtime, session, &info);
+    const int closed = abode_queue_close(queue);
+    code = code < 0 ? code : closed;
+    return code == 0 && info.bytes_resident != 0 ? -EBUSY : code;
 }
 
 static int server_back(struct subject *subject, struct cell *cell)
@@ -315,8 +341,6 @@ static int turn(struct subject *subject, struct cell *cell)
 
 static int cell_round(struct subject *subject, struct cell *cell)
 {
-    /* a runtime that was just opened touches its memory and prepares segments in the background */
-    const struct timespec settle = {.tv_sec = SETTLE_SECONDS};
     subject->logits = 0;
     rig_tokens_draw(&subject->rig, ++subject->talks);
     int code = saves(subject, cell);
@@ -330,9 +354,7 @@ static int cell_round(struct subject *subject, struct cell *cell)
             sample.seconds * (double)cell->state_bytes / (double)subject->device.bytes);
     }
     code = code < 0 ? code : server_back(subject, cell);
-    code = code < 0 ? code : rig_store_close(&subject->rig);
-    code = code < 0 ? code : rig_store_open(&subject->rig, subject->store, cell->state_bytes);
-    (void)nanosleep(&settle, NULL);
+    code = code < 0 ? code : spill(subject);
     code = code < 0 ? code : abode_back(subject, cell, ABODE_DISK);
     code = code < 0 ? code : turn(subject, cell);
     code = code < 0 ? code : abode_llama_delete(subject->rig.bridge, talk);
