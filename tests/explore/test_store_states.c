@@ -63,13 +63,13 @@ struct explorer {
     bool is_looking; /* images are made of what is in limbo */
     uint32_t level;
     char steps[200];
-    int sync_error;                      /* of the next sync of a journal */
-    bool is_journal[1024];               /* by descriptor: what was opened under it last */
-    uint32_t pending;                    /* the version whose commit lets a checkpoint begin */
-    uint32_t inject_at, checkpoint_step; /* a commit is added at this step; 0: none */
+    _Atomic int sync_error;   /* of the next sync of a journal */
+    bool is_journal[1024];    /* by descriptor: what was opened under it last */
+    _Atomic uint32_t pending; /* the version whose commit lets a checkpoint begin */
+    _Atomic uint32_t inject_at, checkpoint_step; /* a commit is added at this step; 0: none */
     struct store_client_op injected;
     atomic_bool has_injected;
-    bool wants_checkpoint;
+    atomic_bool wants_checkpoint;
     bool cuts_again;                     /* while an image is opened */
     struct store_client_key found[KEYS]; /* by the last open */
     struct store_client_op lost[KEYS];   /* of these, what was not there any more */
