@@ -34,7 +34,7 @@
 #define CASES_DEFAULT 3000u
 #define CASES_SANITIZED 400u /* each takes several times as long there */
 #define CHILDREN 2u
-#define CHILD_LIMIT_S 20u /* a run takes some 30 ms; flush, the slowest that may wait, 10 s */
+#define CHILD_LIMIT_S 60u /* a run takes some 30 ms, flush 10 s; the machine may be busy */
 #define FAILURES_TOLD 40u
 #define PATH_BYTES 256
 
