@@ -134,6 +134,26 @@ double bench_series_max(const struct bench_series *series)
     return series->count == 0 ? 0 : series_sorted(series).values[series->count - 1];
 }
 
+struct bench_series bench_ratio_of_sums(const struct bench_series *a, const struct bench_series *b,
+                                        const struct bench_series *c, const struct bench_series *d)
+{
+    const struct bench_series *all[] = {a, b, c, d};
+    struct bench_series out = {0};
+    for (uint32_t i = 0; i < a->count || i < c->count; i++) {
+        double values[4] = {0};
+        for (uint32_t s = 0; s < 4; s++) {
+            if (all[s] != NULL && all[s]->count == 0) {
+                return (struct bench_series){0};
+            }
+            if (all[s] != NULL) {
+                values[s] = i < all[s]->count ? all[s]->values[i] : bench_series_median(all[s]);
+            }
+        }
+        bench_series_add(&out, (values[0] + values[1]) / (values[2] + values[3]));
+    }
+    return out;
+}
+
 struct bench_series bench_rates(const struct bench_table *table, uint32_t side)
 {
     struct bench_series series = {0};

@@ -112,6 +112,9 @@ double bench_series_max(const struct bench_series *series);
 struct bench_series bench_ratio_of_rates(const struct bench_table *table, uint32_t a, uint32_t b);
 /* seconds of side a / seconds of side b in each round; goal "<= 1.02" */
 struct bench_series bench_ratio_of_seconds(const struct bench_table *table, uint32_t a, uint32_t b);
+/* (a + b) / (c + d) in each round; NULL is nothing, one sample stands for all rounds, no sample: empty */
+struct bench_series bench_ratio_of_sums(const struct bench_series *a, const struct bench_series *b,
+                                        const struct bench_series *c, const struct bench_series *d);
 struct bench_series bench_rates(const struct bench_table *table, uint32_t side);
 struct bench_series bench_cpu_per_gib(const struct bench_table *table, uint32_t side);
 /* permille 500: median, 990: p99, 999: p99.9. Sorts values. Empty: 0. */

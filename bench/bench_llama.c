@@ -375,10 +375,16 @@ static int cell_state(struct subject *subject, uint32_t length)
         bench_series_median(&before->back[RECOMPUTE]) * cell->tokens / before->tokens;
     int code;
     if (length > 0 && (before->back[RECOMPUTE].count == 0 || least > recompute_seconds_max())) {
-        (void)snprintf(cell->not_run[RECOMPUTE], REASON_BYTES,
-                       "%s tokens took %.0f s, %s would take %.0f s at least",
-                       length_names[length - 1], bench_series_median(&before->back[RECOMPUTE]),
-                       length_names[length], least);
+        const char *shorter = length_names[length - 1];
+        if (before->back[RECOMPUTE].count == 0) {
+            (void)snprintf(cell->not_run[RECOMPUTE], REASON_BYTES,
+                           "%s tokens took too long already", shorter);
+        } else {
+            (void)snprintf(cell->not_run[RECOMPUTE], REASON_BYTES,
+                           "%s tokens took %.0f s, %s would take %.0f s at least", shorter,
+                           bench_series_median(&before->back[RECOMPUTE]), length_names[length],
+                           least);
+        }
         code = rig_state_stretch(&subject->rig, cell->tokens);
     } else {
         code = recompute(subject, cell, true);
@@ -639,27 +645,6 @@ static int claim_report(const struct subject *subject, uint32_t length, const st
                                                         : "shorter conversations were asked for");
 }
 
-/* (a + b) / (c + d) of each round; a series that is NULL is nothing; one sample stands for all rounds */
-static struct bench_series ratio(const struct bench_series *a, const struct bench_series *b,
-                                 const struct bench_series *c, const struct bench_series *d)
-{
-    const struct bench_series *all[] = {a, b, c, d};
-    struct bench_series out = {0};
-    for (uint32_t i = 0; i < a->count || i < c->count; i++) {
-        double values[4] = {0};
-        for (uint32_t s = 0; s < 4; s++) {
-            if (all[s] != NULL && all[s]->count == 0) {
-                return (struct bench_series){0};
-            }
-            if (all[s] != NULL) {
-                values[s] = i < all[s]->count ? all[s]->values[i] : bench_series_median(all[s]);
-            }
-        }
-        bench_series_add(&out, (values[0] + values[1]) / (values[2] + values[3]));
-    }
-    return out;
-}
-
 static int length_report(const struct subject *subject, uint32_t length)
 {
     const struct cell *cell = &subject->cells[length];
@@ -684,15 +669,15 @@ static int length_report(const struct subject *subject, uint32_t length)
          BENCH_AT_MOST}};
     const struct bench_series *cold = &cell->load[FILE_COLD], *disk = &cell->load[ABODE_DISK];
     struct bench_series series[] = {
-        ratio(&cell->back[ABODE_DISK], NULL, &cell->device, NULL),
-        ratio(&cell->file_turn, cold, &cell->abode_turn, disk),
-        ratio(&cell->file_turn_unsynced, cold, &cell->abode_turn, disk),
-        ratio(&cell->file_durable, cold, &cell->abode_save, disk),
-        ratio(&cell->file_save, cold, &cell->abode_save, disk),
-        ratio(&cell->back[ABODE_DISK], NULL, &cell->back[RECOMPUTE], NULL),
-        ratio(&cell->abode_turn_bytes, NULL, &cell->turn_bytes_new, NULL),
-        ratio(&cell->lookup, NULL, &cell->back[RECOMPUTE], NULL),
-        ratio(&cell->lookup, &cell->abode_save, &cell->back[RECOMPUTE], NULL)};
+        bench_ratio_of_sums(&cell->back[ABODE_DISK], NULL, &cell->device, NULL),
+        bench_ratio_of_sums(&cell->file_turn, cold, &cell->abode_turn, disk),
+        bench_ratio_of_sums(&cell->file_turn_unsynced, cold, &cell->abode_turn, disk),
+        bench_ratio_of_sums(&cell->file_durable, cold, &cell->abode_save, disk),
+        bench_ratio_of_sums(&cell->file_save, cold, &cell->abode_save, disk),
+        bench_ratio_of_sums(&cell->back[ABODE_DISK], NULL, &cell->back[RECOMPUTE], NULL),
+        bench_ratio_of_sums(&cell->abode_turn_bytes, NULL, &cell->turn_bytes_new, NULL),
+        bench_ratio_of_sums(&cell->lookup, NULL, &cell->back[RECOMPUTE], NULL),
+        bench_ratio_of_sums(&cell->lookup, &cell->abode_save, &cell->back[RECOMPUTE], NULL)};
     int code = 0;
     for (uint32_t i = 0; i < sizeof(claims) / sizeof(claims[0]) && code == 0; i++) {
         char note[REASON_BYTES];
