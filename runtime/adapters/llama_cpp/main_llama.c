@@ -490,6 +490,7 @@ static void options_read(int count, char **arguments)
 int main(int count, char **arguments)
 {
     options_read(count, arguments);
+    (void)setvbuf(stdout, NULL, _IOLBF, 0); /* a turn is seen when it is had, in a pipe too */
     FILE *file = opts.script == NULL ? stdin : fopen(opts.script, "re");
     if (file == NULL) {
         fail(opts.script, strerror(errno));
