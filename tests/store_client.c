@@ -170,6 +170,15 @@ int store_client_open(struct store_client *client, const struct ab_store_config 
     return ab_store_open(config, &client->store);
 }
 
+void store_client_open_well(struct store_client *client, const struct ab_store_config *config)
+{
+    const int result = store_client_open(client, config);
+    if (result != 0) {
+        (void)fprintf(stderr, "open: %d\n%s", result, client->log);
+        die("open");
+    }
+}
+
 void store_client_close(struct store_client *client)
 {
     ab_store_close(client->store);
@@ -407,6 +416,15 @@ void store_test_directory(char *ret_path)
     (void)snprintf(ret_path, 64, "%s/abode-test-XXXXXX", has_memory ? "/dev/shm" : "/tmp");
     if (mkdtemp(ret_path) == NULL) {
         die("mkdtemp");
+    }
+}
+
+void store_test_places(struct store_test_places *ret)
+{
+    store_test_directory(ret->root);
+    for (uint32_t i = 0; i < AB_COUNT(ret->names); i++) {
+        (void)snprintf(ret->names[i], sizeof(ret->names[i]), "%s/d%u", ret->root, i);
+        ret->paths[i] = ret->names[i];
     }
 }
 

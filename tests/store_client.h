@@ -41,6 +41,8 @@ void store_client_init(struct store_client *client, const struct ab_os *os);
 struct ab_store_config store_client_config(struct store_client *client, const char *const *paths,
                                            uint32_t path_count);
 int store_client_open(struct store_client *client, const struct ab_store_config *config);
+/* The same; if it fails, so does the program, with what the store has logged. */
+void store_client_open_well(struct store_client *client, const struct ab_store_config *config);
 void store_client_close(struct store_client *client);
 
 struct store_client_op { /* one commit; give it to put or delete, then wait */
@@ -77,6 +79,13 @@ int store_client_barrier(struct store_client *client, enum ab_promise promise);
 /* 0: every key's pages hold its value. Else 1 + the first wrong key. */
 uint32_t store_client_verify(struct store_client *client);
 
+/* Paths for the directories of a store, none of them made yet, in a new one (store_test_remove(root)). */
+struct store_test_places {
+    char root[64];
+    char names[3][96];
+    const char *paths[3];
+};
+void store_test_places(struct store_test_places *ret);
 /* A new empty directory, in memory where the machine has such a file system; path of 64 bytes. */
 void store_test_directory(char *ret_path);
 void store_test_remove(const char *path); /* with everything in it */

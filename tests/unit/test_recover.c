@@ -27,9 +27,7 @@
 struct fixture {
     struct hook_os hook;
     struct store_client client;
-    char root[64];
-    char names[2][96];
-    const char *paths[2];
+    struct store_test_places places;
     _Atomic uint32_t calls; /* of the hook that the test has set */
     uint64_t room_bytes[2]; /* of the file system of each directory */
 };
@@ -39,11 +37,7 @@ static int set_up(void **state)
     struct fixture *fixture = test_calloc(1, sizeof(*fixture));
     hook_os_init(&fixture->hook, fixture);
     store_client_init(&fixture->client, &fixture->hook.os);
-    store_test_directory(fixture->root);
-    for (uint32_t i = 0; i < 2; i++) {
-        (void)snprintf(fixture->names[i], sizeof(fixture->names[i]), "%s/d%u", fixture->root, i);
-        fixture->paths[i] = fixture->names[i];
-    }
+    store_test_places(&fixture->places);
     *state = fixture;
     return 0;
 }
@@ -51,29 +45,20 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *fixture = *state;
-    store_test_remove(fixture->root);
+    store_test_remove(fixture->places.root);
     test_free(fixture);
     return 0;
 }
 
 static struct ab_store_config config_of(struct fixture *fixture, uint32_t path_count)
 {
-    return store_client_config(&fixture->client, fixture->paths, path_count);
-}
-
-static void open_ok(struct fixture *fixture, const struct ab_store_config *config)
-{
-    const int result = store_client_open(&fixture->client, config);
-    if (result != 0) {
-        print_message("open: %d\n%s", result, fixture->client.log);
-    }
-    assert_int_equal(result, 0);
+    return store_client_config(&fixture->client, fixture->places.paths, path_count);
 }
 
 static void store_make(struct fixture *fixture, uint32_t path_count, uint32_t keys)
 {
     const struct ab_store_config config = config_of(fixture, path_count);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     for (uint32_t i = 0; i < keys; i++) {
         assert_int_equal(store_client_put(&fixture->client, i, i + 7, 3, AB_PROMISE_DURABLE), 0);
     }
@@ -84,7 +69,7 @@ static void store_make(struct fixture *fixture, uint32_t path_count, uint32_t ke
 static void store_has(struct fixture *fixture, uint32_t path_count, uint32_t keys)
 {
     const struct ab_store_config config = config_of(fixture, path_count);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     for (uint32_t i = 0; i < keys; i++) {
         assert_true(fixture->client.keys[i].present);
     }
@@ -95,7 +80,7 @@ static void store_has(struct fixture *fixture, uint32_t path_count, uint32_t key
 static void file_make(const struct fixture *fixture, uint32_t directory, const char *name)
 {
     char path[256];
-    (void)snprintf(path, sizeof(path), "%s/%s", fixture->names[directory], name);
+    (void)snprintf(path, sizeof(path), "%s/%s", fixture->places.names[directory], name);
     const int fd = open(path, O_CREAT | O_RDWR, 0600);
     assert_true(fd >= 0);
     (void)close(fd);
@@ -118,8 +103,8 @@ static void record_add(struct fixture *fixture, enum ab_record_kind kind, const 
     struct ab_journal journal;
     uint32_t agreeing = 0;
     char path[128];
-    (void)snprintf(path, sizeof(path), "%s/superblock", fixture->names[0]);
-    const int dir = open(fixture->names[0], O_RDONLY | O_DIRECTORY);
+    (void)snprintf(path, sizeof(path), "%s/superblock", fixture->places.names[0]);
+    const int dir = open(fixture->places.names[0], O_RDONLY | O_DIRECTORY);
     const int fd = open(path, O_RDONLY);
     assert_true(dir >= 0 && fd >= 0);
     assert_int_equal(ab_superblock_read(os, fd, &superblock, &agreeing), 0);
@@ -162,7 +147,7 @@ static void foreign_names_among_segments(void **state)
     }
     store_has(fixture, 2, 4);
     const struct ab_store_config config = config_of(fixture, 2);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_true(ab_store_segment_count(fixture->client.store) <= 66); /* its own limit and two */
     store_client_close(&fixture->client);
 }
@@ -185,7 +170,7 @@ static void a_segment_made_between_two_looks(void **state)
     struct ab_store_config config = config_of(fixture, 1);
     config.read_only = true;
     fixture->hook.mmap = map_and_make;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_true(fixture->calls > 0);
     assert_int_equal(store_client_verify(&fixture->client), 0);
     store_client_close(&fixture->client);
@@ -217,13 +202,13 @@ static void limits_are(struct fixture *fixture, uint64_t bytes_max, uint64_t fir
 {
     struct ab_store_config config = config_of(fixture, 2);
     config.bytes_max = bytes_max;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     struct ab_store *store = fixture->client.store;
     assert_int_equal(ab_store_device(store, 0).bytes_total / SEGMENT_BYTES, first);
     assert_int_equal(ab_store_device(store, 1).bytes_total / SEGMENT_BYTES, second);
     store_client_close(&fixture->client);
-    store_test_remove(fixture->names[0]);
-    store_test_remove(fixture->names[1]);
+    store_test_remove(fixture->places.names[0]);
+    store_test_remove(fixture->places.names[1]);
 }
 
 static void limits_follow_the_room_of_directories(void **state)
@@ -307,7 +292,7 @@ static void a_reader_meets_a_writer_that_moves_on(void **state)
     config.read_only = true;
     fixture->hook.openat = journal_away;
     fixture->hook.pread = superblock_torn;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(fixture->calls, 4);
     assert_int_equal(store_client_verify(&fixture->client), 0);
     store_client_close(&fixture->client);
@@ -337,7 +322,7 @@ static void segments_that_contradict_themselves(void **state)
         record_add(fixture, i == 2 ? AB_RECORD_CLOSE : AB_RECORD_COMMIT, &bad[i], sizeof(bad[i]));
         const struct ab_store_config config = config_of(fixture, 1);
         assert_int_equal(store_client_open(&fixture->client, &config), -ABODE_ECORRUPT);
-        store_test_remove(fixture->names[0]);
+        store_test_remove(fixture->places.names[0]);
     }
     store_make(fixture, 1, 4);
     struct {
@@ -356,7 +341,7 @@ static void hints_that_lie_are_ignored(void **state)
     struct fixture *fixture = *state;
     store_make(fixture, 1, 4);
     struct ab_store_config config = config_of(fixture, 1);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     const uint32_t segment = fixture->client.keys[0].slot.segment;
     const uint32_t generation = ab_store_generation(fixture->client.store, segment);
     store_client_close(&fixture->client);
@@ -374,7 +359,7 @@ static void hints_that_lie_are_ignored(void **state)
     hints[4].segment = segment + 20; /* not in use */
     hints[4].used_pages = 9;
     record_add(fixture, AB_RECORD_CLOSE, hints, sizeof(hints)); /* more than there can be */
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(store_client_verify(&fixture->client), 0);
     assert_int_equal(ab_store_stats(fixture->client.store).segments_open, 0);
     store_client_close(&fixture->client);
@@ -387,7 +372,7 @@ static void hints_beyond_the_open_places(void **state)
 {
     struct fixture *fixture = *state;
     struct ab_store_config config = config_of(fixture, 1);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     uint32_t segments[4], generations[4], count = 0;
     for (uint32_t key = 0; count < 4; key += 3) { /* of one stream: key % 3 */
         assert_int_equal(store_client_put(&fixture->client, key, key, 16, AB_PROMISE_DURABLE), 0);
@@ -406,7 +391,7 @@ static void hints_beyond_the_open_places(void **state)
     hints[4] = segment_entry(segments[0], generations[0]); /* said already: it is open by now */
     hints[4].used_pages = 2;
     record_add(fixture, AB_RECORD_CLOSE, hints, sizeof(hints));
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(ab_store_stats(fixture->client.store).segments_open, 2);
     assert_int_equal(store_client_verify(&fixture->client), 0);
     store_client_close(&fixture->client);
@@ -419,7 +404,7 @@ static void a_segment_at_its_last_generation_is_not_used_again(void **state)
     struct fixture *fixture = *state;
     struct ab_store_config config = config_of(fixture, 1);
     config.bytes_max = 4 * SEGMENT_BYTES;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(store_client_put(&fixture->client, 0, 1, 3, AB_PROMISE_DURABLE), 0);
     const uint32_t worn = fixture->client.keys[0].slot.segment;
     assert_int_equal(store_client_delete(&fixture->client, 0, AB_PROMISE_DURABLE), 0);
@@ -427,7 +412,7 @@ static void a_segment_at_its_last_generation_is_not_used_again(void **state)
     const struct ab_disk_segment_entry last = segment_entry(worn, UINT32_MAX);
     record_add(fixture, AB_RECORD_COMMIT, &last, sizeof(last));
     for (uint32_t opens = 0; opens < 2; opens++) {
-        open_ok(fixture, &config);
+        store_client_open_well(&fixture->client, &config);
         struct ab_store *store = fixture->client.store;
         assert_int_equal(ab_store_generation(store, worn), UINT32_MAX);
         assert_int_equal(ab_store_stats(store).segments_suspect, 1 + opens);
@@ -464,13 +449,13 @@ static void a_checkpoint_of_more_segments_than_a_step_says(void **state)
     }
     record_add(fixture, AB_RECORD_COMMIT, entries + 16, (5000 - 16) * sizeof(*entries));
     test_free(entries);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(ab_store_generation(fixture->client.store, 4999), 2);
     ab_store_renew(fixture->client.store);
     assert_int_equal(store_client_barrier(&fixture->client, AB_PROMISE_DURABLE), 0);
     assert_true(fixture->client.checkpoints > 0);
     store_client_close(&fixture->client);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(ab_store_generation(fixture->client.store, 4999), 2); /* the checkpoint's */
     assert_int_equal(ab_store_generation(fixture->client.store, 4100), 2);
     assert_int_equal(store_client_verify(&fixture->client), 0);
@@ -508,13 +493,13 @@ static void a_checkpoint_longer_than_a_sync(void **state)
     struct ab_store_config config = config_of(fixture, 1);
     config.client =
         (struct ab_store_client){.context = &count, .replay = hear_nothing, .checkpoint = say_much};
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     ab_store_renew(fixture->client.store);
     assert_int_equal(store_client_barrier(&fixture->client, AB_PROMISE_DURABLE), 0);
     assert_int_equal(count, LONG_STEPS);
     store_client_close(&fixture->client);
     count = 0;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(count, LONG_STEPS * (1u << 20) / AB_ENTRY_SIZE_MAX);
     ab_store_fail(fixture->client.store, -EIO, "a test says so");
     ab_store_fail(fixture->client.store, -ENOMEM, "another reason"); /* the first one stays */

@@ -28,9 +28,7 @@
 struct fixture {
     struct fault_os fault;
     struct store_client client;
-    char root[64];
-    char names[2][96];
-    const char *paths[2];
+    struct store_test_places places;
     struct ab_store_config config;
 };
 
@@ -39,12 +37,8 @@ static int set_up(void **state)
     struct fixture *fixture = test_calloc(1, sizeof(*fixture));
     fault_os_init(&fixture->fault, NULL);
     store_client_init(&fixture->client, &fixture->fault.os);
-    store_test_directory(fixture->root);
-    for (uint32_t i = 0; i < 2; i++) {
-        (void)snprintf(fixture->names[i], sizeof(fixture->names[i]), "%s/d%u", fixture->root, i);
-        fixture->paths[i] = fixture->names[i];
-    }
-    fixture->config = store_client_config(&fixture->client, fixture->paths, 1);
+    store_test_places(&fixture->places);
+    fixture->config = store_client_config(&fixture->client, fixture->places.paths, 1);
     *state = fixture;
     return 0;
 }
@@ -54,7 +48,7 @@ static int tear_down(void **state)
     struct fixture *fixture = *state;
     store_client_close(&fixture->client);
     assert_int_equal(fault_os_allocations(&fixture->fault), 0);
-    store_test_remove(fixture->root);
+    store_test_remove(fixture->places.root);
     fault_os_free(&fixture->fault);
     test_free(fixture);
     return 0;
@@ -286,7 +280,8 @@ static void headers_say_what_an_extent_holds(void **state)
     assert_true(seed != ab_store_seed(store, extent.header, extent.generation + 1));
     static struct store_client foreign;
     store_client_init(&foreign, ab_os_default());
-    const struct ab_store_config config = store_client_config(&foreign, &fixture->paths[1], 1);
+    const struct ab_store_config config =
+        store_client_config(&foreign, &fixture->places.paths[1], 1);
     assert_int_equal(store_client_open(&foreign, &config), 0);
     assert_true(seed != ab_store_seed(foreign.store, extent.header, extent.generation));
     store_client_close(&foreign);
@@ -414,12 +409,9 @@ static void small_stores_have_small_segments(void **state)
     fixture->config.path_count = 2;
     assert_int_equal(ab_store_segment_bytes(open_store(fixture)), 8u << 20);
     store_client_close(&fixture->client);
-    fixture->config.paths = &fixture->paths[0];
-    store_test_remove(fixture->root);
-    store_test_directory(fixture->root);
-    for (uint32_t i = 0; i < 2; i++) {
-        (void)snprintf(fixture->names[i], sizeof(fixture->names[i]), "%s/d%u", fixture->root, i);
-    }
+    fixture->config.paths = &fixture->places.paths[0];
+    store_test_remove(fixture->places.root);
+    store_test_places(&fixture->places);
     fixture->config.bytes_max = 2ull << 30;
     assert_int_equal(ab_store_segment_bytes(open_store(fixture)), 64u << 20);
 }

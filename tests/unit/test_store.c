@@ -27,9 +27,7 @@
 struct fixture {
     struct fault_os fault;
     struct store_client client;
-    char root[64];
-    char names[3][96];
-    const char *paths[3];
+    struct store_test_places places;
 };
 
 static int set_up(void **state)
@@ -37,11 +35,7 @@ static int set_up(void **state)
     struct fixture *fixture = test_calloc(1, sizeof(*fixture));
     fault_os_init(&fixture->fault, NULL);
     store_client_init(&fixture->client, &fixture->fault.os);
-    store_test_directory(fixture->root);
-    for (uint32_t i = 0; i < 3; i++) {
-        (void)snprintf(fixture->names[i], sizeof(fixture->names[i]), "%s/d%u", fixture->root, i);
-        fixture->paths[i] = fixture->names[i];
-    }
+    store_test_places(&fixture->places);
     *state = fixture;
     return 0;
 }
@@ -49,7 +43,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *fixture = *state;
-    store_test_remove(fixture->root);
+    store_test_remove(fixture->places.root);
     fault_os_free(&fixture->fault);
     test_free(fixture);
     return 0;
@@ -57,17 +51,13 @@ static int tear_down(void **state)
 
 static struct ab_store_config config_of(struct fixture *fixture, uint32_t path_count)
 {
-    return store_client_config(&fixture->client, fixture->paths, path_count);
+    return store_client_config(&fixture->client, fixture->places.paths, path_count);
 }
 
 static void open_ok(struct fixture *fixture, uint32_t path_count)
 {
     const struct ab_store_config config = config_of(fixture, path_count);
-    const int result = store_client_open(&fixture->client, &config);
-    if (result != 0) {
-        print_message("open: %d\n%s", result, fixture->client.log);
-    }
-    assert_int_equal(result, 0);
+    store_client_open_well(&fixture->client, &config);
 }
 
 static void open_fails(struct fixture *fixture, uint32_t path_count, int expected, const char *line)
@@ -161,12 +151,12 @@ static void several_directories_share_the_load_in_any_order(void **state)
         devices |= 1u << ab_store_slot_device(client->store, client->keys[i].slot.segment);
     }
     assert_int_equal(devices, 7);
-    const char *first = fixture->paths[0];
-    fixture->paths[0] = fixture->paths[2];
-    fixture->paths[2] = fixture->paths[1];
-    fixture->paths[1] = first;
+    const char *first = fixture->places.paths[0];
+    fixture->places.paths[0] = fixture->places.paths[2];
+    fixture->places.paths[2] = fixture->places.paths[1];
+    fixture->places.paths[1] = first;
     reopen(fixture, 3);
-    assert_string_equal(ab_store_device(client->store, 0).path, fixture->names[0]);
+    assert_string_equal(ab_store_device(client->store, 0).path, fixture->places.names[0]);
     char path[256];
     assert_true(ab_store_segment_path(client->store, 4, path, sizeof(path)) > 0);
     assert_non_null(strstr(path, "/d1/segments/00000004"));
@@ -205,7 +195,7 @@ static void a_reader_sees_what_is_there_and_writes_nothing(void **state)
     assert_int_equal(store_client_open(client, &config), 0);
     static struct store_client reader;
     store_client_init(&reader, ab_os_default());
-    struct ab_store_config reading = store_client_config(&reader, fixture->paths, 2);
+    struct ab_store_config reading = store_client_config(&reader, fixture->places.paths, 2);
     reading.read_only = true;
     for (uint32_t i = 0; i < 60; i++) { /* beside the writer, through its checkpoints */
         assert_int_equal(store_client_put(client, i, i + 5, 2, AB_PROMISE_WRITTEN), 0);
@@ -231,7 +221,7 @@ static void two_writers_are_refused(void **state)
     open_ok(fixture, 2);
     static struct store_client second;
     store_client_init(&second, ab_os_default());
-    const struct ab_store_config config = store_client_config(&second, fixture->paths, 2);
+    const struct ab_store_config config = store_client_config(&second, fixture->places.paths, 2);
     assert_int_equal(store_client_open(&second, &config), -ABODE_ELOCKED);
     assert_non_null(strstr(second.log, "in use by another process"));
     const pid_t child = fork();
@@ -273,7 +263,7 @@ static void directories_that_are_not_the_store_are_left_alone(void **state)
 {
     struct fixture *fixture = *state;
     struct store_client *client = &fixture->client;
-    const char *root = fixture->root;
+    const char *root = fixture->places.root;
     struct ab_store_config config = config_of(fixture, 1);
     config.create = false;
     assert_int_equal(store_client_open(client, &config), -ENOENT);
@@ -310,15 +300,15 @@ static void sets_of_directories_must_be_whole(void **state)
 {
     struct fixture *fixture = *state;
     struct store_client *client = &fixture->client;
-    const char *root = fixture->root;
-    fixture->paths[1] = fixture->paths[0];
+    const char *root = fixture->places.root;
+    fixture->places.paths[1] = fixture->places.paths[0];
     open_fails(fixture, 2, -ABODE_ESTORE, "are the same directory");
     shell("mkdir -p %s/d0; ln -s d0 %s/alias", root, root);
     char alias[96];
     (void)snprintf(alias, sizeof(alias), "%s/alias", root);
-    fixture->paths[1] = alias;
+    fixture->places.paths[1] = alias;
     open_fails(fixture, 2, -ABODE_ESTORE, "are the same directory");
-    fixture->paths[1] = fixture->names[1];
+    fixture->places.paths[1] = fixture->places.names[1];
     open_ok(fixture, 2);
     store_client_close(client);
     open_fails(fixture, 1, -ABODE_ESTORE, "has 2 directories, 1 were given");
@@ -326,15 +316,15 @@ static void sets_of_directories_must_be_whole(void **state)
     shell("cp -r %s/d0 %s/copy", root, root);
     char copy[96];
     (void)snprintf(copy, sizeof(copy), "%s/copy", root);
-    fixture->paths[1] = copy;
+    fixture->places.paths[1] = copy;
     open_fails(fixture, 2, -ABODE_ESTORE, "is a copy of another directory");
-    fixture->paths[0] = fixture->names[2];
+    fixture->places.paths[0] = fixture->places.names[2];
     open_ok(fixture, 1); /* another store */
     store_client_close(client);
-    fixture->paths[0] = fixture->names[0];
-    fixture->paths[1] = fixture->names[2];
+    fixture->places.paths[0] = fixture->places.names[0];
+    fixture->places.paths[1] = fixture->places.names[2];
     open_fails(fixture, 2, -ABODE_ESTORE, "belongs to another store");
-    fixture->paths[1] = fixture->names[1];
+    fixture->places.paths[1] = fixture->places.names[1];
     open_ok(fixture, 2);
     store_client_close(client);
     shell("mv %s/d1/segments %s/kept", root, root);
@@ -362,14 +352,14 @@ static void a_directory_that_cannot_be_written_opens_read_only(void **state)
         open_fails(fixture, 1, -errors[i], "open the store read-only");
         fault_os_clear(&fixture->fault);
     }
-    shell("chmod -R a-w %s/d0", fixture->root);
+    shell("chmod -R a-w %s/d0", fixture->places.root);
     struct ab_store_config config = config_of(fixture, 1);
     config.read_only = true;
     assert_int_equal(store_client_open(client, &config), 0);
     assert_int_equal(store_client_verify(client), 0);
     assert_true(client->keys[1].present);
     store_client_close(client);
-    shell("chmod -R u+w %s/d0", fixture->root);
+    shell("chmod -R u+w %s/d0", fixture->places.root);
 }
 
 static void another_version_is_named(void **state)
@@ -378,7 +368,7 @@ static void another_version_is_named(void **state)
     open_ok(fixture, 1);
     store_client_close(&fixture->client);
     char path[128];
-    (void)snprintf(path, sizeof(path), "%s/superblock", fixture->names[0]);
+    (void)snprintf(path, sizeof(path), "%s/superblock", fixture->places.names[0]);
     struct ab_disk_superblock superblock;
     const int fd = open(path, O_RDWR);
     assert_int_equal(pread(fd, &superblock, sizeof(superblock), 0), sizeof(superblock));
@@ -412,7 +402,7 @@ static void damage_in_the_journal_is_told(void **state)
     }
     store_client_close(client);
     char path[128];
-    (void)snprintf(path, sizeof(path), "%s/journal.a", fixture->names[0]);
+    (void)snprintf(path, sizeof(path), "%s/journal.a", fixture->places.names[0]);
     const int fd = open(path, O_RDWR);
     const off_t at = 4096 * 5 + 80; /* each durable commit begins a page */
     uint8_t byte = 0;
@@ -456,7 +446,7 @@ static void a_missing_segment_loses_only_what_was_in_it(void **state)
     const uint32_t victim = client->keys[0].slot.segment;
     const uint32_t generation = ab_store_generation(client->store, victim);
     store_client_close(client);
-    shell("rm %s/segments/%08x", fixture->names[0], victim);
+    shell("rm %s/segments/%08x", fixture->places.names[0], victim);
     open_ok(fixture, 1);
     assert_non_null(strstr(client->log, "1 segment files are missing"));
     for (uint32_t i = 0; i < 120; i++) {
@@ -568,8 +558,8 @@ static uint64_t fault_round(struct fixture *fixture, struct fault_plan plan)
     assert_int_equal(store_client_put(client, 99, 1, 1, AB_PROMISE_DURABLE), 0);
     store_client_close(client);
     assert_int_equal(fault_os_allocations(&fixture->fault), 0);
-    store_test_remove(fixture->names[0]);
-    store_test_remove(fixture->names[1]);
+    store_test_remove(fixture->places.names[0]);
+    store_test_remove(fixture->places.names[1]);
     return strikes;
 }
 
@@ -710,8 +700,8 @@ static bool kill_round(struct fixture *fixture, struct fault_plan plan)
     }
     assert_int_equal(store_client_put(client, 99, 1, 1, AB_PROMISE_DURABLE), 0);
     store_client_close(client);
-    store_test_remove(fixture->names[0]);
-    store_test_remove(fixture->names[1]);
+    store_test_remove(fixture->places.names[0]);
+    store_test_remove(fixture->places.names[1]);
     return WIFSIGNALED(status);
 }
 

@@ -29,9 +29,7 @@
 struct fixture {
     struct hook_os hook;
     struct store_client client;
-    char root[64];
-    char names[2][96];
-    const char *paths[2];
+    struct store_test_places places;
     pthread_mutex_t mutex; /* guards the gate */
     pthread_cond_t cond;
     bool is_shut, is_waiting;                             /* fdatasync waits / somebody is there */
@@ -51,11 +49,7 @@ static int set_up(void **state)
     struct fixture *fixture = test_calloc(1, sizeof(*fixture));
     hook_os_init(&fixture->hook, fixture);
     store_client_init(&fixture->client, &fixture->hook.os);
-    store_test_directory(fixture->root);
-    for (uint32_t i = 0; i < 2; i++) {
-        (void)snprintf(fixture->names[i], sizeof(fixture->names[i]), "%s/d%u", fixture->root, i);
-        fixture->paths[i] = fixture->names[i];
-    }
+    store_test_places(&fixture->places);
     assert_int_equal(pthread_mutex_init(&fixture->mutex, NULL), 0);
     assert_int_equal(pthread_cond_init(&fixture->cond, NULL), 0);
     *state = fixture;
@@ -65,7 +59,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct fixture *fixture = *state;
-    store_test_remove(fixture->root);
+    store_test_remove(fixture->places.root);
     (void)pthread_cond_destroy(&fixture->cond);
     (void)pthread_mutex_destroy(&fixture->mutex);
     test_free(fixture);
@@ -74,16 +68,7 @@ static int tear_down(void **state)
 
 static struct ab_store_config config_of(struct fixture *fixture, uint32_t path_count)
 {
-    return store_client_config(&fixture->client, fixture->paths, path_count);
-}
-
-static void open_ok(struct fixture *fixture, const struct ab_store_config *config)
-{
-    const int result = store_client_open(&fixture->client, config);
-    if (result != 0) {
-        print_message("open: %d\n%s", result, fixture->client.log);
-    }
-    assert_int_equal(result, 0);
+    return store_client_config(&fixture->client, fixture->places.paths, path_count);
 }
 
 static void open_fails(struct fixture *fixture, const struct ab_store_config *config, int expected,
@@ -217,17 +202,17 @@ static void configs_that_no_caller_means(void **state)
     for (uint32_t i = 0; i < AB_COUNT(bad); i++) {
         assert_int_equal(store_client_open(&fixture->client, &bad[i]), -EINVAL);
     }
-    assert_int_not_equal(access(fixture->names[0], F_OK), 0);
+    assert_int_not_equal(access(fixture->places.names[0], F_OK), 0);
     struct ab_store_config config = good; /* none of its own: by what the store may take */
     config.segment_bytes = 0;
     config.bytes_max = 0;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(ab_store_segment_bytes(fixture->client.store), 64u << 20);
     store_client_close(&fixture->client);
     config = good; /* a reader says no state */
     config.read_only = true;
     config.client.checkpoint = NULL;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     struct ab_store *store = fixture->client.store;
     assert_int_equal(store_client_barrier(&fixture->client, AB_PROMISE_DURABLE), -EROFS);
     assert_int_equal(ab_store_compaction_pick(store, 100, true), AB_INDEX_NONE);
@@ -248,7 +233,7 @@ static void more_commits_than_a_group_takes(void **state)
     config.group_bytes = 1000;
     config.group_wait_ns = 1000000;
     fixture->hook.fdatasync = gate_fdatasync;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     struct ab_store *store = fixture->client.store;
     struct pile *pile = pile_make();
     gate_shut(fixture, pile, entries, 64);
@@ -280,7 +265,7 @@ static void more_commits_than_a_group_takes(void **state)
     }
     pile_free(pile);
     test_free(entries);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(fixture->client.fills_replayed, 307 + 301);
     store_client_close(&fixture->client);
 }
@@ -291,7 +276,7 @@ static void more_entries_than_a_record_holds(void **state)
     const struct ab_store_config config = config_of(fixture, 1);
     uint8_t *entries = fill_make(AB_COMMIT_BYTES_MAX), *small = fill_make(64);
     fixture->hook.fdatasync = gate_fdatasync;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     struct pile *pile = pile_make();
     gate_shut(fixture, pile, small, 64);
     for (uint32_t i = 0; i < 3; i++) {
@@ -304,7 +289,7 @@ static void more_entries_than_a_record_holds(void **state)
     }
     pile_free(pile);
     store_client_close(&fixture->client);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(fixture->client.fills_replayed,
                      1 + 3 * (AB_COMMIT_BYTES_MAX / AB_ENTRY_SIZE_MAX));
     store_client_close(&fixture->client);
@@ -339,7 +324,7 @@ static void a_group_that_has_room_only_in_parts(void **state)
         fixture->hook.fdatasync = gate_fdatasync;
         fixture->hook.fallocate = journal_room;
         fixture->hook.pwrite = journal_write;
-        open_ok(fixture, &config);
+        store_client_open_well(&fixture->client, &config);
         struct pile *pile = pile_make();
         gate_shut(fixture, pile, small, 64);
         fixture->room_error = -ENOSPC;
@@ -358,7 +343,7 @@ static void a_group_that_has_room_only_in_parts(void **state)
         fixture->room_error = 0;
         fixture->write_error = 0;
         store_client_close(&fixture->client);
-        open_ok(fixture, &config);
+        store_client_open_well(&fixture->client, &config);
         assert_int_equal(fixture->client.fills_replayed, round + 3); /* two of the first round */
         store_client_close(&fixture->client);
     }
@@ -371,7 +356,7 @@ static void a_renewal_that_fails_says_why(void **state)
     struct fixture *fixture = *state;
     const struct ab_store_config config = config_of(fixture, 1);
     fixture->hook.fallocate = journal_room;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     struct store_client *client = &fixture->client;
     assert_int_equal(store_client_put(client, 0, 1, 1, AB_PROMISE_DURABLE), 0);
     fixture->room_error = -ENOSPC; /* of the new journal */
@@ -406,7 +391,7 @@ static void segments_that_no_commit_may_name(void **state)
     uint8_t *entries = fill_make(64);
     struct store_client_op op;
     fixture->hook.openat = no_more_files;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     for (uint32_t i = 0; i < 3; i++) {
         assert_int_equal(store_client_put(client, i, i, 1, AB_PROMISE_DURABLE), 0);
     }
@@ -420,7 +405,7 @@ static void segments_that_no_commit_may_name(void **state)
     assert_int_equal(client->store->segments[empty].state, AB_SEGMENT_EMPTY);
     assert_int_equal(store_client_entries_of(client, &op, entries, 64, empty), 0);
     store_client_close(client);
-    open_ok(fixture, &config); /* no segment has its descriptor yet */
+    store_client_open_well(&fixture->client, &config); /* no segment has its descriptor yet */
     fixture->sync_open_error = -EMFILE;
     assert_int_equal(store_client_entries_of(client, &op, entries, 64, named), -EIO);
     fixture->sync_open_error = 0;
@@ -429,7 +414,7 @@ static void segments_that_no_commit_may_name(void **state)
     assert_int_equal(store_client_put(client, 5, 1, 1, AB_PROMISE_DURABLE), 0);
     assert_int_equal(ab_segment_fill(client->store, UINT32_MAX), -EINVAL);
     store_client_close(client);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_true(client->keys[0].present && client->keys[5].present);
     assert_int_equal(store_client_verify(client), 0);
     store_client_close(client);
@@ -469,7 +454,7 @@ static void places_near_and_far(void **state)
     struct ab_store_config config = config_of(fixture, 2);
     struct ab_extent extent;
     config.bytes_max = 8u << 20;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     struct ab_store *store = fixture->client.store;
     store->dirs[0].node = 0;
     store->dirs[1].node = 1;
@@ -499,7 +484,7 @@ static void a_segment_is_emptied_once(void **state)
 {
     struct fixture *fixture = *state;
     const struct ab_store_config config = config_of(fixture, 1);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     struct ab_store *store = fixture->client.store;
     assert_int_equal(store_client_put(&fixture->client, 0, 1, 3, AB_PROMISE_DURABLE), 0);
     const uint32_t segment = fixture->client.keys[0].slot.segment;
@@ -518,7 +503,7 @@ static void a_close_does_not_wait_for_a_file_to_be_filled(void **state)
     struct fixture *fixture = *state;
     const struct ab_store_config config = config_of(fixture, 1);
     struct ab_extent extent;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     struct ab_store *store = fixture->client.store;
     fixture->hook.fallocate = journal_room;
     fixture->room_error = -EOPNOTSUPP;
@@ -550,7 +535,7 @@ static void alignments_of_strange_devices(void **state)
     const struct ab_store_config config = config_of(fixture, 1);
     fixture->hook.statx = alignment_tell;
     for (; fixture->calls < 3; fixture->calls++) {
-        open_ok(fixture, &config);
+        store_client_open_well(&fixture->client, &config);
         const struct ab_store_device device = ab_store_device(fixture->client.store, 0);
         if (fixture->calls != 1) { /* no O_DIRECT, or pages that are larger than ours */
             assert_false(device.direct_io);
@@ -587,15 +572,16 @@ static void directories_that_cannot_be_listed(void **state)
 {
     struct fixture *fixture = *state;
     const struct ab_store_config config = config_of(fixture, 1);
-    assert_int_equal(mkdir(fixture->names[0], 0700), 0);
+    assert_int_equal(mkdir(fixture->places.names[0], 0700), 0);
     fixture->hook.getdents = names_without_length;
-    open_ok(fixture, &config); /* an empty directory: what was missed is "." */
+    store_client_open_well(&fixture->client,
+                           &config); /* an empty directory: what was missed is "." */
     assert_int_equal(store_client_put(&fixture->client, 0, 1, 3, AB_PROMISE_DURABLE), 0);
     store_client_close(&fixture->client);
     fixture->hook.getdents = names_unreadable;
     open_fails(fixture, &config, -EIO, "cannot be read");
     fixture->hook.getdents = NULL;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_true(fixture->client.keys[0].present);
     store_client_close(&fixture->client);
 }
@@ -639,7 +625,7 @@ static void directories_that_others_own(void **state)
     fixture->calls = 1;
     open_fails(fixture, &config, -EIO, "the store could not be made");
     fixture->calls = 0;
-    open_ok(fixture, &config); /* it was being made: making starts over */
+    store_client_open_well(&fixture->client, &config); /* it was being made: making starts over */
     assert_int_equal(store_client_put(&fixture->client, 0, 1, 3, AB_PROMISE_DURABLE), 0);
     fixture->hook.os.mkdirat = mkdirat;
     store_client_close(&fixture->client);
@@ -663,13 +649,13 @@ static void a_superblock_that_rots_while_it_is_opened(void **state)
 {
     struct fixture *fixture = *state;
     const struct ab_store_config config = config_of(fixture, 1);
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(store_client_put(&fixture->client, 0, 1, 3, AB_PROMISE_DURABLE), 0);
     store_client_close(&fixture->client);
     fixture->hook.pread = torn_when_entered;
     open_fails(fixture, &config, -ABODE_ECORRUPT, "cannot be used");
     fixture->hook.pread = NULL;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     assert_int_equal(store_client_verify(&fixture->client), 0);
     store_client_close(&fixture->client);
 }
@@ -682,9 +668,9 @@ static void directories_that_differ_in_their_segments(void **state)
     struct ab_disk_superblock superblock;
     uint32_t agreeing = 0;
     char path[128];
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     store_client_close(&fixture->client);
-    (void)snprintf(path, sizeof(path), "%s/superblock", fixture->names[1]);
+    (void)snprintf(path, sizeof(path), "%s/superblock", fixture->places.names[1]);
     const int fd = open(path, O_RDWR);
     assert_int_equal(ab_superblock_read(os, fd, &superblock, &agreeing), 0);
     superblock.segment_bytes *= 2;
@@ -699,13 +685,13 @@ static void a_reader_makes_no_store(void **state)
     struct ab_store_config config = config_of(fixture, 1);
     char path[128];
     config.read_only = true; /* and create, which a reader cannot mean */
-    assert_int_equal(mkdir(fixture->names[0], 0700), 0);
+    assert_int_equal(mkdir(fixture->places.names[0], 0700), 0);
     open_fails(fixture, &config, -ABODE_ESTORE, "is empty");
-    (void)snprintf(path, sizeof(path), "%s/creating", fixture->names[0]);
+    (void)snprintf(path, sizeof(path), "%s/creating", fixture->places.names[0]);
     (void)close(open(path, O_CREAT | O_RDWR, 0600));
     open_fails(fixture, &config, -ABODE_ESTORE, "never finished");
     config.read_only = false;
-    open_ok(fixture, &config);
+    store_client_open_well(&fixture->client, &config);
     store_client_close(&fixture->client);
 }
 
