@@ -21,7 +21,8 @@
  *
  * Computing a prompt again takes long: it is done while it has taken less than RECOMPUTE_SECONDS in all,
  * once at least, and not at all where the shorter conversation says that it would take more than
- * RECOMPUTE_SECONDS_MAX ($ABODE_BENCH_RECOMPUTE, if that is set). A state that was not computed then is the shorter one, its rows again and again.
+ * RECOMPUTE_SECONDS_MAX ($ABODE_BENCH_RECOMPUTE, if that is set). A state that was not computed then is
+ * the shorter one, its rows again and again.
  *
  * Models are those of $LLAMA (make bench-llama gets them). --bytes N: conversations of N tokens at most.
  */

@@ -34,9 +34,11 @@ for model in attention mamba swa; do
 done
 weights=$LLAMA/models/attention.gguf
 path=$folder/slots/attention-seq
+plain "$weights" "$folder/own" save seq
+reference=$(digest)
 mv "$path" "$folder/moved"
 kept "$weights" "$folder/moved" load seq
-check "a moved file still means its state" 'digest >/dev/null'
+check "a moved file still means its state" '[ -n "$reference" ] && [ "$(digest)" = "$reference" ]'
 kept "$LLAMA/models/swa.gguf" "$folder/moved" load seq
 check "another model: not restored, and why" 'grep -qa "it was saved with weights=" "$folder/out"'
 cp "$folder/moved" "$folder/copy"
@@ -55,7 +57,7 @@ LD_PRELOAD=$preload plain "$weights" "$folder/plain" save seq
 check "without a store: llama.cpp's own file, and it says so" \
     '[ "$(stat -c %s "$folder/plain")" -gt 10000 ] && grep -qa "ABODE_LLAMA_STORE names no directory" "$folder/out"'
 kept "$weights" "$folder/plain" load seq
-check "llama.cpp's own files are still loaded" 'digest >/dev/null'
+check "llama.cpp's own files are still loaded" '[ "$(digest)" = "$reference" ]'
 echo text >"$folder/file"
 ABODE_LLAMA_STORE=$folder/file LD_PRELOAD=$preload plain "$weights" "$folder/plain2" save seq
 check "a store that cannot be: llama.cpp's own file" \

@@ -169,32 +169,28 @@ int ab_llama_order_set(struct abode_llama *bridge, struct abode_session session)
 
 /* ---- calls that stay inside abode --------------------------------------------------------------- */
 
+/* -ENOENT with the reason of the miss. */
+static int named_find(struct abode_llama *bridge, struct abode_llama_name name,
+                      struct abode_session *ret)
+{
+    bridge->reason[0] = 0;
+    const int status = ab_llama_session_find(bridge, name, ret);
+    if (status == -ENOENT) {
+        ab_llama_miss_reason(bridge, name);
+    }
+    return status;
+}
+
 int abode_llama_tokens(struct abode_llama *bridge, struct abode_llama_name name)
 {
     struct abode_session session;
     uint32_t count = 0;
-    bridge->reason[0] = 0;
-    int status = ab_llama_session_find(bridge, name, &session);
+    int status = named_find(bridge, name, &session);
     if (status == -ENOENT) {
-        ab_llama_miss_reason(bridge, name);
         return status;
     }
     status = status < 0 ? status : ab_llama_session_tokens(bridge, session, &count);
     return status < 0 ? ab_llama_because(bridge, status, "%s", abode_strerror(status)) : (int)count;
-}
-
-/* Attached, where the name is there. */
-static int open_named(struct abode_llama *bridge, struct abode_llama_name name,
-                      struct abode_session *ret, uint32_t *ret_token_count)
-{
-    bridge->reason[0] = 0;
-    int status = ab_llama_session_find(bridge, name, ret);
-    if (status == -ENOENT) {
-        ab_llama_miss_reason(bridge, name);
-        return status;
-    }
-    status = status < 0 ? status : ab_llama_session_attach(bridge, *ret, ret_token_count);
-    return status < 0 ? ab_llama_because(bridge, status, "%s", abode_strerror(status)) : 0;
 }
 
 static int fork_attached(struct abode_llama *bridge, struct abode_session parent,
@@ -219,52 +215,50 @@ static int fork_attached(struct abode_llama *bridge, struct abode_session parent
     return status < 0 ? status : left;
 }
 
+/* The session of that name, attached meanwhile, is cut there, or forked if there is a child. */
+static int at_token(struct abode_llama *bridge, struct abode_llama_name name, uint32_t token_count,
+                    const struct abode_llama_name *child)
+{
+    const char *what = child != NULL ? "fork" : "truncate";
+    struct abode_session session;
+    uint32_t count = 0;
+    int status = named_find(bridge, name, &session);
+    if (status == -ENOENT) {
+        return status;
+    }
+    status = status < 0 ? status : ab_llama_session_attach(bridge, session, &count);
+    if (status < 0) {
+        return ab_llama_because(bridge, status, "%s", abode_strerror(status));
+    }
+    if (token_count == 0 || token_count > count) {
+        status = -EINVAL;
+    } else if (child != NULL) {
+        status = fork_attached(bridge, session, token_count, *child);
+    } else {
+        status = ab_llama_session_cut(bridge, session, token_count);
+    }
+    const int left = ab_llama_session_detach(bridge, session);
+    status = status < 0 ? status : left;
+    return status < 0 ? ab_llama_because(bridge, status, "%s at token %u of %u: %s", what,
+                                         token_count, count, abode_strerror(status))
+                      : 0;
+}
+
 int abode_llama_fork(struct abode_llama *bridge, struct abode_llama_name name, uint32_t token_count,
                      struct abode_llama_name child)
 {
-    struct abode_session session;
-    uint32_t count = 0;
-    int status = open_named(bridge, name, &session, &count);
-    if (status < 0) {
-        return status;
-    }
-    status = token_count == 0 || token_count > count
-                 ? -EINVAL
-                 : fork_attached(bridge, session, token_count, child);
-    int left = ab_llama_session_detach(bridge, session);
-    status = status < 0 ? status : left;
-    return status < 0 ? ab_llama_because(bridge, status, "fork at token %u of %u: %s", token_count,
-                                         count, abode_strerror(status))
-                      : 0;
+    return at_token(bridge, name, token_count, &child);
 }
 
 int abode_llama_truncate(struct abode_llama *bridge, struct abode_llama_name name,
                          uint32_t token_count)
 {
-    struct abode_session session;
-    uint32_t count = 0;
-    int status = open_named(bridge, name, &session, &count);
-    if (status < 0) {
-        return status;
-    }
-    status = token_count == 0 || token_count > count
-                 ? -EINVAL
-                 : ab_llama_session_cut(bridge, session, token_count);
-    int left = ab_llama_session_detach(bridge, session);
-    status = status < 0 ? status : left;
-    return status < 0 ? ab_llama_because(bridge, status, "truncate at token %u of %u: %s",
-                                         token_count, count, abode_strerror(status))
-                      : 0;
+    return at_token(bridge, name, token_count, NULL);
 }
 
 int abode_llama_delete(struct abode_llama *bridge, struct abode_llama_name name)
 {
     struct abode_session session;
-    bridge->reason[0] = 0;
-    int status = ab_llama_session_find(bridge, name, &session);
-    if (status == -ENOENT) {
-        ab_llama_miss_reason(bridge, name);
-        return status;
-    }
+    const int status = named_find(bridge, name, &session);
     return status < 0 ? status : abode_session_delete(bridge->runtime, session);
 }

@@ -274,8 +274,8 @@ static void turn(const char *name, const char *text)
     started = now();
     if (!text_add(talk, text) || !decode(talk, before)) {
         talk->count = before;
-        sequence_empty(
-            talk->sequence); /* a part of the text may be in it: back from abode next time */
+        /* a part of the text may be in it: it comes back from abode next time */
+        sequence_empty(talk->sequence);
         talk->sequence = -1;
         fprintf(stderr, "abode-llama: %s: the conversation is full (--context)\n", name);
         return;
