@@ -272,7 +272,7 @@ ABODE_API ABODE_MUST_CHECK int abode_session_find(struct abode *runtime,
                                                   const struct abode_key *name,
                                                   struct abode_session *ret);
 /* A new anonymous attached session that shares the parent's rows up to token_count, which must be
- * a restore point of the parent (or its token_count); a partly filled last row is copied. The
+ * a restore point of the parent, or 0; a partly filled last row is copied. The
  * parent must be attached (-ENOTCONN). name may be NULL. -EAGAIN, -ABODE_EFULL, -ENOSPC as for
  * reserve, and as for truncate. */
 ABODE_API ABODE_MUST_CHECK int abode_session_fork(struct abode *runtime,

@@ -42,16 +42,16 @@ static int places_get(struct walk *walk)
 {
     struct ab_kv *kv = walk->runtime->kv;
     ab_lock_take(&kv->lock);
-    uint32_t capacity = kv->block_stored, high = kv->block_high;
+    uint32_t high = kv->block_high;
     ab_lock_drop(&kv->lock);
-    walk->places = ab_os_alloc_array(kv->os, capacity + 1ull, sizeof(*walk->places));
+    walk->places = ab_os_alloc_array(kv->os, high + 1ull, sizeof(*walk->places));
     if (walk->places == NULL) {
         return -ENOMEM;
     }
     enum { HOLD = 4096 }; /* blocks looked at per hold of the lock */
     for (uint32_t from = 0; from < high; from += HOLD) {
         ab_lock_take(&kv->lock);
-        for (uint32_t i = from; i < AB_MIN(from + HOLD, high) && walk->count < capacity; i++) {
+        for (uint32_t i = from; i < AB_MIN(from + HOLD, high); i++) {
             const struct ab_block *block = &kv->blocks[i];
             if ((block->flags & AB_BLOCK_USED) != 0 && ab_block_is_stored(block)) {
                 walk->places[walk->count++] = (struct place){block->segment, i, block->page};

@@ -14,7 +14,6 @@
 #include "store/superblock.h"
 
 #define DIRENT_BYTES (32u << 10)
-#define SUPERBLOCK_READS_MAX 8 /* a writer may be at it */
 
 enum content { /* bits */
                CONTENT_SUPERBLOCK = 1u << 0,
@@ -112,13 +111,7 @@ static int superblock_look(struct ab_store *store, const struct ab_store_dir *di
         return fd;
     }
     uint32_t agreeing = 0;
-    int result = 0;
-    for (uint32_t i = 0; i < SUPERBLOCK_READS_MAX; i++) {
-        result = ab_superblock_read(os, fd, &look->superblock, &agreeing);
-        if (result != -ABODE_ECORRUPT) {
-            break;
-        }
-    }
+    const int result = ab_superblock_read(os, fd, &look->superblock, &agreeing);
     (void)os->close(os, fd); /* only read */
     return result;
 }

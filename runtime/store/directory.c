@@ -24,7 +24,6 @@
 #define SEGMENT_BYTES_DEFAULT (64u << 20)
 #define SEGMENT_BYTES_SMALL (8u << 20) /* not less by itself: a block lies in one segment */
 #define SEGMENTS_GOOD 16               /* a directory; then one of them is a small part */
-#define SUPERBLOCK_READS_MAX 8         /* a writer may be at it */
 
 static int dir_open(struct ab_store *store, struct ab_store_dir *dir, bool create)
 {
@@ -241,6 +240,36 @@ static int store_make(struct ab_store *store, const struct ab_store_config *conf
 
 /* ---- opening one ---- */
 
+static int superblock_open(struct ab_store *store, struct ab_store_dir *dir)
+{
+    const struct ab_os *os = store->os;
+    const int fd = os->openat(os, dir->fd, "superblock", store->read_only ? O_RDONLY : O_RDWR, 0);
+    if (fd < 0) {
+        return fd;
+    }
+    dir->superblock_fd = fd;
+    uint32_t agreeing = 0;
+    const int result = ab_superblock_read(os, fd, &dir->superblock, &agreeing);
+    if (result < 0 || store->read_only) {
+        return result;
+    }
+    return ab_superblock_heal(os, fd, &dir->superblock, agreeing);
+}
+
+/* Whatever order they were given in: dirs[i] is the directory of index i. */
+static void dirs_sort(struct ab_store *store)
+{
+    for (uint32_t i = 0; i < store->dir_count; i++) {
+        for (uint32_t k = i + 1; k < store->dir_count; k++) {
+            if (store->dirs[k].superblock.directory_index == i) {
+                struct ab_store_dir other = store->dirs[i];
+                store->dirs[i] = store->dirs[k];
+                store->dirs[k] = other;
+            }
+        }
+    }
+}
+
 /* O_DIRECT where the file system has it; the superblock's file stands for all of them. */
 static int dir_find_alignment(struct ab_store *store, struct ab_store_dir *dir)
 {
@@ -271,52 +300,6 @@ static int dir_find_alignment(struct ab_store *store, struct ab_store_dir *dir)
     return AB_MIN(fd, 0);
 }
 
-static int superblock_choose(const struct ab_os *os, int fd, struct ab_store_dir *dir,
-                             uint32_t *ret_agreeing)
-{
-    int result = -ABODE_ECORRUPT;
-    for (uint32_t i = 0; i < SUPERBLOCK_READS_MAX && result == -ABODE_ECORRUPT; i++) {
-        result = ab_superblock_read(os, fd, &dir->superblock, ret_agreeing);
-    }
-    return result;
-}
-
-/* A writer reads around the page cache, see recover.c. */
-static int superblock_open(struct ab_store *store, struct ab_store_dir *dir)
-{
-    const struct ab_os *os = store->os;
-    uint32_t agreeing = 0;
-    int result = dir_find_alignment(store, dir);
-    if (result < 0) {
-        return result;
-    }
-    dir->superblock_fd =
-        os->openat(os, dir->fd, "superblock", store->read_only ? O_RDONLY : O_RDWR, 0);
-    if (dir->superblock_fd < 0) {
-        return dir->superblock_fd;
-    }
-    result = superblock_choose(os, store->read_only ? dir->superblock_fd : dir->probe_fd, dir,
-                               &agreeing);
-    if (result < 0 || store->read_only) {
-        return result;
-    }
-    return ab_superblock_heal(os, dir->superblock_fd, &dir->superblock, agreeing);
-}
-
-/* Whatever order they were given in: dirs[i] is the directory of index i. */
-static void dirs_sort(struct ab_store *store)
-{
-    for (uint32_t i = 0; i < store->dir_count; i++) {
-        for (uint32_t k = i + 1; k < store->dir_count; k++) {
-            if (store->dirs[k].superblock.directory_index == i) {
-                struct ab_store_dir other = store->dirs[i];
-                store->dirs[i] = store->dirs[k];
-                store->dirs[k] = other;
-            }
-        }
-    }
-}
-
 static int dir_enter(struct ab_store *store, struct ab_store_dir *dir)
 {
     const struct ab_os *os = store->os;
@@ -335,7 +318,7 @@ static int dir_enter(struct ab_store *store, struct ab_store_dir *dir)
         dir->node =
             dir->device < 0 ? -1 : ab_topology_device(store->topology, (uint32_t)dir->device)->node;
     }
-    return 0;
+    return dir_find_alignment(store, dir);
 }
 
 static int store_enter(struct ab_store *store)

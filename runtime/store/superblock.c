@@ -18,6 +18,7 @@
 #include "abode/abode.h"
 
 #define PAIR 2u
+#define READS_MAX 8u /* a writer may be at it */
 
 static uint64_t superblock_hash(const struct ab_disk_superblock *superblock)
 {
@@ -85,12 +86,13 @@ int ab_superblock_choose(const void *bytes, size_t count, struct ab_disk_superbl
 int ab_superblock_read(const struct ab_os *os, int fd, struct ab_disk_superblock *ret,
                        uint32_t *ret_agreeing)
 {
-    _Alignas(AB_PAGE) uint8_t bytes[AB_SUPERBLOCK_FILE_BYTES];
-    const int64_t got = ab_os_read_pages(os, fd, bytes, sizeof(bytes), 0);
-    if (got < 0) {
-        return (int)got;
+    uint8_t bytes[AB_SUPERBLOCK_FILE_BYTES];
+    int result = -ABODE_ECORRUPT;
+    for (uint32_t i = 0; i < READS_MAX && result == -ABODE_ECORRUPT; i++) {
+        const int64_t got = ab_os_read_all(os, fd, bytes, sizeof(bytes), 0);
+        result = got < 0 ? (int)got : ab_superblock_choose(bytes, (size_t)got, ret, ret_agreeing);
     }
-    return ab_superblock_choose(bytes, (size_t)got, ret, ret_agreeing);
+    return result;
 }
 
 int ab_superblock_heal(const struct ab_os *os, int fd, const struct ab_disk_superblock *chosen,

@@ -14,7 +14,7 @@
  * or a field is out of range; -ABODE_EFORMAT: of a version or with features that cannot be read. */
 int ab_superblock_choose(const void *bytes, size_t count, struct ab_disk_superblock *ret,
                          uint32_t *ret_agreeing) AB_MUST_CHECK;
-/* The same from a file, opened with O_DIRECT or without. Also -errno of the read. */
+/* The same from a file, which a writer may be changing. Also -errno of the read. */
 int ab_superblock_read(const struct ab_os *os, int fd, struct ab_disk_superblock *ret,
                        uint32_t *ret_agreeing) AB_MUST_CHECK;
 /* Make all four copies agree again; needed before a write, so that one pair always is whole. */

@@ -46,7 +46,8 @@ expect 'build with the static library' \
     $(pkg-config --libs $(pkg-config --print-requires-private abode)) \
     $(pkg-config --static --libs-only-other abode) -lm
 
-loads_shared() { ldd "$1" | grep -q "libabode.so.*$work"; }
+# no grep -q: with pipefail an ldd that is not read to its end fails
+loads_shared() { [[ $(ldd "$1") == *libabode.so*"$work"* ]]; }
 expect 'the shared one loads the installed library' loads_shared ./host-shared
 loads_none() { ! loads_shared "$1"; }
 expect 'the static one does not load a libabode' loads_none ./host-static
