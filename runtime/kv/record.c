@@ -229,6 +229,7 @@ void ab_record_submit(struct ab_record *record, enum ab_promise promise)
     record->commit.promise = promise;
     record->commit.entries = record->bytes;
     record->commit.entries_size = record->size;
+    record->commit.relied_on = record->says_changes;
     record->commit.done = record_done;
     ab_store_commit(kv->store, &record->commit);
 }

@@ -344,6 +344,21 @@ static int append_range(struct ab_store *store, uint32_t first, uint32_t end)
     return result;
 }
 
+/* Nothing may come behind one that has failed and that others rely on: a replay would find entries
+ * that name what was never said. */
+static void followers_fail(struct ab_store *store, uint32_t index)
+{
+    const int status = store->group_status[index];
+    if (status == 0 || !store->group[index]->relied_on) {
+        return;
+    }
+    for (uint32_t i = index + 1; i < store->group_count; i++) {
+        if (commit_has_entries(store, i)) {
+            store->group_status[i] = status;
+        }
+    }
+}
+
 /* A range that has no room: the small ones of it may have. Negative: the journal is broken. */
 static int append_singly(struct ab_store *store, uint32_t first, uint32_t end)
 {
@@ -354,6 +369,7 @@ static int append_singly(struct ab_store *store, uint32_t first, uint32_t end)
         const int result = append_range(store, i, i + 1);
         if (ab_journal_no_room(result)) {
             store->group_status[i] = -ENOSPC;
+            followers_fail(store, i);
         } else if (result < 0) {
             return result;
         }
@@ -364,6 +380,9 @@ static int append_singly(struct ab_store *store, uint32_t first, uint32_t end)
 static int group_append(struct ab_store *store)
 {
     uint32_t first = 0;
+    for (uint32_t i = 0; i < store->group_count; i++) {
+        followers_fail(store, i);
+    }
     while (first < store->group_count) {
         uint32_t end = first;
         size_t size = 0;

@@ -184,6 +184,9 @@ struct ab_commit {           /* the caller's memory until done; done may free or
     const void *entries;    /* whole struct ab_entry's, at most AB_ENTRY_SIZE_MAX each */
     size_t entries_size;    /* replayed all or none; at most 4 MiB; 0: only a barrier */
     uint64_t payload_bytes; /* towards group_bytes */
+    bool
+        relied_on; /* commits behind it may rely on what it says: if it fails, those in its group fail
+                     * with it, and the client asks for ab_store_renew in `done` */
     /* Committer thread (a store opened read-only has none: the caller's own), no lock held; status
      * 0: the promise holds. else -errno: nothing was committed (a segment whose sync failed is
      * suspect and takes no more; write elsewhere). -ENOSPC: no room for the journal; commits that

@@ -18,7 +18,9 @@
 #include "sim/sim_host.h"
 
 #define SEEDS 12u
-#define SYNCS 8u /* of an open and a detach */
+#define SYNCS 8u    /* of an open and a detach */
+#define CHANGES 10u /* of an open and a close */
+#define CUT_SEEDS 5u
 #define JOURNAL_TAIL (4u << 20)
 
 struct scene {
@@ -140,10 +142,69 @@ static void what_a_failed_sync_lost_is_not_promised(void **state)
     print_message("what was WRITTEN survived %u of %u times\n", kept, SYNCS * SEEDS);
 }
 
+/* An open that `plan` ends or spoils, then one that ends by a power cut at its m-th change: what is left
+ * of the superblock's copies must be a superblock still. */
+static void two_bad_opens(struct sim_plan plan, uint32_t second, uint64_t seed)
+{
+    static struct scene scene;
+    const struct sim_plan cut = {.effect = SIM_CUT, .nth = second, .seed = seed};
+
+    scene_begin(&scene);
+    sim_disk_plan(&scene.disk, plan);
+    if (scene_open(&scene) == 0) {
+        (void)live_host_close(&scene.host);
+    }
+    sim_disk_process_died(&scene.disk); /* the power stays on */
+    sim_disk_power_on(&scene.disk);
+    sim_disk_plan(&scene.disk, cut);
+    if (scene_open(&scene) == 0) {
+        (void)live_host_close(&scene.host);
+    }
+    sim_disk_power_cut(&scene.disk, seed);
+    sim_disk_power_on(&scene.disk);
+    assert_int_equal(scene_open(&scene), 0);
+    assert_int_equal(live_host_close(&scene.host), 0);
+    sim_disk_free(&scene.disk);
+}
+
+static void a_superblock_that_was_not_synced_survives_a_cut(void **state)
+{
+    (void)state;
+    for (uint32_t first = 1; first <= CHANGES; first++) {
+        for (uint32_t second = 1; second <= CHANGES; second++) {
+            for (uint64_t seed = 1; seed <= CUT_SEEDS; seed++) {
+                two_bad_opens((struct sim_plan){.effect = SIM_CUT, .nth = first}, second, seed);
+            }
+        }
+    }
+}
+
+static void a_superblock_whose_sync_failed_survives_a_cut(void **state)
+{
+    (void)state;
+    for (uint32_t sync = 1; sync <= SYNCS; sync++) {
+        for (uint32_t second = 1; second <= CHANGES; second++) {
+            for (uint64_t seed = 1; seed <= CUT_SEEDS; seed++) {
+                two_bad_opens((struct sim_plan){.effect = SIM_ERROR,
+                                                .when = SIM_SYNC,
+                                                .nth = sync,
+                                                .error = EIO,
+                                                .times = 1,
+                                                .seed = seed},
+                              second, seed);
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct live_tuning tuning = {.is_small = true, .pause_ns = 50000};
-    const struct CMUnitTest tests[] = {cmocka_unit_test(what_a_failed_sync_lost_is_not_promised)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_failed_sync_lost_is_not_promised),
+        cmocka_unit_test(a_superblock_that_was_not_synced_survives_a_cut),
+        cmocka_unit_test(a_superblock_whose_sync_failed_survives_a_cut),
+    };
 
     live_tune(&tuning);
     return cmocka_run_group_tests_name("failed sync", tests, NULL, NULL);

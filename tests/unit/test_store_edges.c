@@ -351,6 +351,39 @@ static void a_group_that_has_room_only_in_parts(void **state)
     test_free(entries);
 }
 
+/* As above, but the small ones behind it may rely on the one that has no room. */
+static void what_relies_on_a_commit_that_failed_fails_too(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct ab_store_config config = config_of(fixture, 1);
+    uint8_t *entries = fill_make(AB_COMMIT_BYTES_MAX), *small = fill_make(64);
+    fixture->hook.fdatasync = gate_fdatasync;
+    fixture->hook.fallocate = journal_room;
+    store_client_open_well(&fixture->client, &config);
+    struct pile *pile = pile_make();
+    gate_shut(fixture, pile, small, 64);
+    fixture->room_error = -ENOSPC;
+    pile_add(pile, fixture->client.store, small, 64, 0);
+    pile_add(pile, fixture->client.store, entries, AB_COMMIT_BYTES_MAX, 0);
+    pile->commits[pile->count - 1].relied_on = true; /* the gate is shut: nobody looks yet */
+    pile_add(pile, fixture->client.store, small, 64, 0);
+    pile_add(pile, fixture->client.store, entries, 0, 0);
+    gate_open(fixture);
+    pile_wait(pile);
+    assert_int_equal(pile->status[1], 0);
+    assert_int_equal(pile->status[2], -ENOSPC);
+    assert_int_equal(pile->status[3], -ENOSPC);
+    assert_int_equal(pile->status[4], 0); /* a barrier says nothing */
+    pile_free(pile);
+    fixture->room_error = 0;
+    store_client_close(&fixture->client);
+    store_client_open_well(&fixture->client, &config);
+    assert_int_equal(fixture->client.fills_replayed, 2);
+    store_client_close(&fixture->client);
+    test_free(small);
+    test_free(entries);
+}
+
 static void a_renewal_that_fails_says_why(void **state)
 {
     struct fixture *fixture = *state;
@@ -704,6 +737,7 @@ int main(void)
         CASE(more_commits_than_a_group_takes),
         CASE(more_entries_than_a_record_holds),
         CASE(a_group_that_has_room_only_in_parts),
+        CASE(what_relies_on_a_commit_that_failed_fails_too),
         CASE(a_renewal_that_fails_says_why),
         CASE(segments_that_no_commit_may_name),
         CASE(what_was_committed_in_an_open_that_failed_is_heard),
