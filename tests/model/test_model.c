@@ -9,7 +9,7 @@
  * time; every few thousand operations the runtime is closed and opened again.
  *
  * Each run prints its seed: ABODE_TEST_SEED=N repeats it (its choices, not its timing).
- * ABODE_TEST_OPS=N sets the length (default 100,000; 1,000,000 with ABODE_LONG=1), ABODE_TEST_IO the
+ * ABODE_TEST_OPS=N sets the length (default 100,000; 10,000,000 with ABODE_LONG=1), ABODE_TEST_IO the
  * engine (1 io_uring, 2 threads, 3 sync). 100,000 take about 16 s of CPU; on two cores at a
  * load of 18 they took two minutes. With a sanitizer it is more: test timeout: 900 s.
  */
@@ -110,7 +110,7 @@ int main(void)
     world.seed = model_number_from("ABODE_TEST_SEED", (uint64_t)time(NULL));
     const char *sanitizer = getenv("ABODE_SANITIZE");
     bool is_slow = sanitizer != NULL && sanitizer[0] != '\0';
-    uint64_t usual = getenv("ABODE_LONG") != NULL ? 1000000 : is_slow ? 20000 : 100000;
+    uint64_t usual = getenv("ABODE_LONG") != NULL ? 10000000 : is_slow ? 20000 : 100000;
     uint64_t operations = model_number_from("ABODE_TEST_OPS", usual);
     world.random = world.seed;
     printf("seed %" PRIu64 ", %" PRIu64 " operations\n", world.seed, operations);
