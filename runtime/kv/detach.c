@@ -227,17 +227,29 @@ static void session_committed(struct ab_record *record, int status)
 
 /* ---- steps ---- */
 
-/* DURABLE also promises that what was deleted before stays so: then a commit is due even where the
- * session itself has nothing new. */
-static bool promise_is_kept(const struct ab_task *task)
+/* The committed record says of the session what a new one would say. */
+static bool record_is_current(const struct ab_task *task)
 {
     const struct ab_session *session = task_session(task);
+    return session->recorded && !session->changed && !session->note_dirty && !task->wrote &&
+           session->stored_tokens == task->token_count;
+}
+
+/* DURABLE also promises that what was deleted before stays so. */
+static bool promise_is_kept(const struct ab_task *task)
+{
     const struct ab_kv *kv = task->kv;
-    if (task->promise == AB_PROMISE_DURABLE && kv->deletes_durable < kv->deletes) {
-        return false;
+    return task_session(task)->stored_promise >= task->promise &&
+           (task->promise < AB_PROMISE_DURABLE || kv->deletes_durable == kv->deletes);
+}
+
+static void promise_committed(struct ab_record *record, int status)
+{
+    struct ab_task *task = record->context;
+    if (status == 0) {
+        task_session(task)->stored_promise = (uint8_t)task->promise;
     }
-    return !task->wrote && !session->note_dirty && session->stored_tokens == task->token_count &&
-           session->stored_promise >= task->promise && !task->kv->sessions[task->session].changed;
+    part_committed(record, status);
 }
 
 static bool needs_store(const struct ab_task *task)
@@ -266,10 +278,13 @@ static int detach_begin(struct ab_task *task)
     return 0;
 }
 
+/* A session that is only looked at needs no room in a full store: at most a sync, of what is there. */
 static void session_commit(struct ab_task *task)
 {
-    bool record_needed = task->kind == AB_TASK_DETACH && !promise_is_kept(task);
-    if (!record_needed && task->record == NULL) {
+    const bool detaches = task->kind == AB_TASK_DETACH;
+    const bool record_needed = detaches && !record_is_current(task);
+    const bool sync_needed = detaches && !record_needed && !promise_is_kept(task);
+    if (!record_needed && !sync_needed && task->record == NULL) {
         task->phase = AB_PHASE_DONE;
         ab_task_runnable(task);
         return;
@@ -284,7 +299,7 @@ static void session_commit(struct ab_task *task)
     if (!record_needed) {
         task->phase = AB_PHASE_DONE;
         ab_list_remove(&task->link);
-        ab_task_commit(task, part_committed);
+        ab_task_commit(task, sync_needed ? promise_committed : part_committed);
         return;
     }
     ab_record_session(record, task->session, task->token_count, false);

@@ -345,7 +345,7 @@ static int append_range(struct ab_store *store, uint32_t first, uint32_t end)
 }
 
 /* Nothing may come behind one that has failed and that others rely on: a replay would find entries
- * that name what was never said. */
+ * that name what was never said, or not find what a later DURABLE has promised (a delete). */
 static void followers_fail(struct ab_store *store, uint32_t index)
 {
     const int status = store->group_status[index];
@@ -353,7 +353,7 @@ static void followers_fail(struct ab_store *store, uint32_t index)
         return;
     }
     for (uint32_t i = index + 1; i < store->group_count; i++) {
-        if (commit_has_entries(store, i)) {
+        if (store->group_status[i] == 0) { /* also one without entries: it promises for others */
             store->group_status[i] = status;
         }
     }

@@ -163,7 +163,7 @@ bool life_goes_on(struct worker_shared *shared, struct life *life)
     uint64_t before = life_progress(shared), end = parent_ms() + LIMIT_MS;
 
     while (parent_ms() < end) {
-        if (waitpid(life->pid, &life->status, WNOHANG) == life->pid) {
+        if (life->ended || waitpid(life->pid, &life->status, WNOHANG) == life->pid) {
             life->ended = true;
             return life_kill(shared, life) == 0; /* says what it ended with */
         }

@@ -641,6 +641,24 @@ static void a_durable_detach_covers_deletes_and_cuts(void **state)
     assert_true(journal_syncs(api) > before);
 }
 
+/* A record of the same again needs room in the journal, and a full disk has none. */
+static void looking_at_a_session_writes_nothing(void **state)
+{
+    struct api *api = *state;
+    api_open(api);
+    struct abode_session session = api_create(api, api->hybrid, 1);
+    api_turn(api, session, 1, 20);
+    assert_int_equal(api_detach(api, session, 0), 0);
+    api_reopen(api);
+    session = api_find(api, 1);
+    const uint64_t before = ab_store_stats(api->runtime->store).journal_bytes;
+    for (uint32_t time = 0; time < 2; time++) {
+        assert_int_equal(api_attach(api, session, 0), 0);
+        assert_int_equal(api_detach(api, session, 0), 0);
+    }
+    assert_int_equal(ab_store_stats(api->runtime->store).journal_bytes, before);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
@@ -665,6 +683,7 @@ int main(void)
         TEST(a_deleted_session_without_tokens_stays_deleted),
         TEST(a_checkpoint_says_what_was_committed),
         TEST(a_durable_detach_covers_deletes_and_cuts),
+        TEST(looking_at_a_session_writes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
