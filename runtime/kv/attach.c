@@ -266,9 +266,11 @@ static void attach_done(struct ab_task *task)
 {
     struct ab_kv *kv = task->kv;
     struct ab_session *session = task_session(task);
-    bool shorter = task->token_count < session->token_count;
-    struct ab_record *record = shorter ? ab_record_new(kv) : NULL;
-    if (shorter && record == NULL) {
+    const bool has_tail =
+        task->token_count < session->token_count; /* a detach that failed left it */
+    const bool shorter = task->token_count < ab_session_position(kv, session);
+    struct ab_record *record = has_tail ? ab_record_new(kv) : NULL;
+    if (has_tail && record == NULL) {
         attach_give_up(task, -ENOMEM); /* detached still, as long as it was */
         return;
     }
@@ -279,11 +281,15 @@ static void attach_done(struct ab_task *task)
     session->keep_until_ns = 0;
     session->next_use_ns = 0;
     __atomic_store_n(&session->state, AB_SESSION_ATTACHED, __ATOMIC_RELEASE);
-    if (shorter) {
+    if (has_tail) {
         ab_session_cut(kv, session, task->token_count, record);
+    }
+    if (shorter) {
         ab_record_session(record, task->session, task->token_count, true);
         ab_session_stored(kv, session, task->token_count, true);
         session->changed = true; /* the next promise waits for a commit after this one */
+    }
+    if (has_tail) {
         ab_record_submit(record, AB_PROMISE_WRITTEN);
     }
     ab_task_finish(task, shorter ? -ABODE_EPARTIAL : 0);
@@ -351,7 +357,8 @@ void ab_attach_step(struct ab_task *task)
     if (task->phase == AB_PHASE_START) {
         task->limit = UINT64_MAX;
         attach_begin(task);
-        bool shorter = task->token_count < task_session(task)->token_count;
+        const struct ab_session *session = task_session(task);
+        bool shorter = task->token_count < ab_session_position(kv, session);
         if (shorter && (task->flags & ABODE_ATTACH_PREFIX_OK) == 0) {
             attach_give_up(task, -ABODE_ECORRUPT); /* an earlier attach or verify found it */
             return;

@@ -102,6 +102,28 @@ uint64_t ab_session_restore_point(struct ab_kv *kv, const struct ab_session *ses
     return 0;
 }
 
+/* Every component has had its state there; a point that is being made is none yet. */
+static bool point_is_made(const struct ab_model *model, const struct ab_restore_point *point)
+{
+    for (uint32_t c = 0; c < model->component_count; c++) {
+        if (!ab_component_has_rows(&model->components[c]) && point->blocks[c] == AB_INDEX_NONE) {
+            return false;
+        }
+    }
+    return true;
+}
+
+uint64_t ab_session_position(struct ab_kv *kv, const struct ab_session *session)
+{
+    const struct ab_model *model = &kv->models[session->model];
+    uint64_t position = model->has_snapshots ? 0 : session->token_count;
+    for (uint32_t i = session->point_count; i-- > 0 && position == 0;) {
+        const struct ab_restore_point *point = &session->points[i];
+        position = point_is_made(model, point) ? point->token_count : 0;
+    }
+    return AB_MAX(position, session->stored_tokens);
+}
+
 struct ab_restore_point *ab_session_point(struct ab_session *session, uint64_t token_count)
 {
     for (uint32_t i = session->point_count; i-- > 0;) {
@@ -122,7 +144,9 @@ static int point_check(struct ab_kv *kv, struct ab_session *session, uint64_t to
     if (ab_session_restore_point(kv, session, token_count) == token_count) {
         return 0;
     }
-    return ab_session_point(session, token_count) == NULL ? -EINVAL : -ABODE_ECORRUPT;
+    const struct ab_restore_point *point = ab_session_point(session, token_count);
+    const bool was_one = point != NULL && point_is_made(&kv->models[session->model], point);
+    return was_one ? -ABODE_ECORRUPT : -EINVAL;
 }
 
 bool ab_session_is_dirty(struct ab_kv *kv, const struct ab_session *session)

@@ -47,6 +47,18 @@ static void walk_send(struct walk *walk)
     task->wrote |= status == 0;
 }
 
+/* A partly filled row keeps its block's number: what is written now takes the place of bytes that the
+ * committed record rests on. If that is DURABLE (or of an earlier process, and may be), so is this: a
+ * power cut must not leave the journal with the new place, and the disk without its bytes. */
+static void supersede(struct ab_task *task)
+{
+    const struct ab_session *session = task_session(task);
+    const enum ab_promise before = session->recorded && session->stored_promise == 0
+                                       ? AB_PROMISE_DURABLE
+                                       : (enum ab_promise)session->stored_promise;
+    task->promise = AB_MAX(task->promise, before);
+}
+
 static bool walk_block(struct walk *walk, uint32_t index, enum ab_stream stream)
 {
     struct ab_kv *kv = walk->task->kv;
@@ -70,6 +82,9 @@ static bool walk_block(struct walk *walk, uint32_t index, enum ab_stream stream)
         if (walk->batch == NULL) {
             walk->status = -EAGAIN;
         } else if (ab_batch_add(kv, walk->batch, index)) {
+            if (ab_block_is_stored(&kv->blocks[index])) {
+                supersede(walk->task);
+            }
             return true;
         } else if (walk->batch->count == 0) { /* no move: the empty batch goes back */
             ab_list_push_back(&kv->transfer->batches_free, &walk->batch->link);
@@ -262,7 +277,13 @@ static int detach_begin(struct ab_task *task)
 {
     struct ab_kv *kv = task->kv;
     struct ab_session *session = task_session(task);
-    task->token_count = ab_session_restore_point(kv, session, session->token_count);
+    /* Nothing that the committed record names may be cut here, and nothing that the host counts on
+     * without its hearing of it: what is damaged, attach tells, and cuts. */
+    task->token_count = ab_session_position(kv, session);
+    if (task->kind == AB_TASK_DETACH &&
+        ab_session_restore_point(kv, session, session->token_count) != task->token_count) {
+        return -ABODE_ECORRUPT;
+    }
     /* a detach that found no memory has left its tail: nobody would write it, or free it */
     const uint32_t rows = ab_rows_of(&kv->models[session->model], task->token_count);
     const bool has_left_tail = session->state == AB_SESSION_DETACHED && rows < session->row_count;

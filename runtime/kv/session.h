@@ -54,6 +54,8 @@ bool ab_window_row_needed(const struct ab_model *model, const struct ab_session 
 /* newest position <= limit at which all components are whole as far as the tables tell; 0: none */
 uint64_t ab_session_restore_point(struct ab_kv *kv, const struct ab_session *session,
                                   uint64_t limit);
+/* The newest position that was one, damaged or not: what the host counts on, or the journal names. */
+uint64_t ab_session_position(struct ab_kv *kv, const struct ab_session *session);
 /* the restore point at exactly token_count, NULL: none (or the model has no explicit ones) */
 struct ab_restore_point *ab_session_point(struct ab_session *session, uint64_t token_count);
 /* Attached: all that the position needs is in memory and pinned. 0; -EAGAIN it is on its way, ask

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define STATS_STEPS 32u
+#define DETACHES_TO_TIMEOUT 8u /* one in so many gets no time */
 
 int worker_wrong(struct worker *worker, const char *format, ...)
 {
@@ -149,7 +150,8 @@ static int detach_finished(struct worker *worker, const struct worker_op *op)
     if (op->kind == OP_DETACH) {
         live_state_drop_tail(&name->state);
     }
-    if (is_refusal(worker, op->op.status)) { /* in memory still; the next detach tries again */
+    /* in memory still; the next detach tries again */
+    if (is_refusal(worker, op->op.status) || op->op.status == -ETIMEDOUT) {
         worker->counts->refusals++;
         oracle_note(worker->oracle, op->name, "detach refused: %d", op->op.status);
         return 0;
@@ -389,6 +391,7 @@ static int detach_start(struct worker *worker, uint32_t index, uint32_t flags)
     }
     op->name = index;
     op->version = atomic_load(&worker->oracle->names[index].count) - 1;
+    op->op.timeout_ns = below(worker, DETACHES_TO_TIMEOUT) == 0; /* dirty, detached, not recorded */
     name->busy = true;
     oracle_note(worker->oracle, index, "detach flags %u of %u tokens, restore point %u", flags,
                 name->state.token_count, name->state.restore_point);

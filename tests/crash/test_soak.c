@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -184,6 +185,9 @@ static int op_wait(struct worker_thread *thread, struct abode_op *op, int starte
     }
     if (abode_poll(thread->queue, &done, 1, POLL_NS) != 1 || done != op) {
         wrong(thread->soak, "an op does not come back", -ETIME);
+        if (getenv("ABODE_KEEP") != NULL) { /* for whoever looks at it with a debugger */
+            (void)raise(SIGSTOP);
+        }
         return -ETIME;
     }
     return op->status;

@@ -192,6 +192,38 @@ static void damage_does_not_take_the_session_along(void **state)
     beside_is_untouched(api);
 }
 
+/* A flush, or a detach, that meets damage does not go back to an older position by itself: the host
+ * would go on from the wrong place. */
+static void damage_is_told_before_it_is_cut(void **state)
+{
+    struct api *api = *state;
+    struct api_damage damage;
+    struct abode_session session = hybrid_session(api);
+    lose(api, LOST_STATE);
+    assert_int_equal(api_verify(api, &damage), 1);
+    assert_int_equal(abode_session_note_set(api->runtime, session, "note", 4), 0);
+    assert_int_equal(abode_flush(api->runtime, -1), -ABODE_ECORRUPT);
+    assert_int_equal(api_tokens(api, session), 50);
+    assert_int_equal(api_attach(api, session, 0), -ABODE_ECORRUPT);
+    assert_int_equal(api_attach(api, session, ABODE_ATTACH_PREFIX_OK), -ABODE_EPARTIAL);
+    api_check(api, session, 1, 29);
+    assert_int_equal(api_detach(api, session, 0), 0);
+    assert_int_equal(abode_flush(api->runtime, -1), 0);
+}
+
+/* Tokens behind the last restore point, left by a detach that failed, are no damage. */
+static void a_left_tail_is_dropped_by_attach(void **state)
+{
+    struct api *api = *state;
+    struct abode_session session = hybrid_session(api);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    assert_int_equal(api_append(api, session, 1, 3), 0);
+    struct abode_op op = {.timeout_ns = 1};
+    assert_int_equal(api_wait(api, &op, abode_detach(api->queue, session, 0, &op)), -ETIMEDOUT);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    api_check(api, session, 1, 50);
+}
+
 static void paged_prefix_ends_before_the_bad_row(void **state)
 {
     struct api *api = *state;
@@ -406,6 +438,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_component_lost),
         TEST(damage_does_not_take_the_session_along),
+        TEST(damage_is_told_before_it_is_cut),
+        TEST(a_left_tail_is_dropped_by_attach),
         TEST(paged_prefix_ends_before_the_bad_row),
         TEST(read_errors_pass),
         TEST(segment_that_cannot_be_opened),

@@ -15,6 +15,7 @@
 // clang-format on
 
 #include "api_fixture.h"
+#include "front/front.h"
 
 #define SESSIONS 80u
 #define CHILDREN 40u /* more than are looked at as candidates */
@@ -160,6 +161,83 @@ static void what_a_child_held_can_be_written_after_it(void **state)
     api_check(api, parent, 1, 1600);
 }
 
+static int append_until_refused(struct api *api, struct abode_session session)
+{
+    int status = 0;
+    while (status == 0) {
+        status = api_append(api, session, 9, 8);
+    }
+    return status;
+}
+
+static void detach_without_time(struct api *api, struct abode_session session)
+{
+    struct abode_op op = {.timeout_ns = 1};
+    assert_int_equal(api_wait(api, &op, abode_detach(api->queue, session, 0, &op)), -ETIMEDOUT);
+}
+
+/* The new bytes of a row that was half full take the place of durable ones. */
+static void a_spill_over_durable_bytes_is_durable(void **state)
+{
+    struct api *api = *state;
+    for (uint32_t restarted = 0; restarted < 2; restarted++) {
+        small_open(api, 64u << 20);
+        struct abode_session session = api_create(api, api->paged, 1), other;
+        assert_int_equal(api_append(api, session, 1, 20), 0);
+        assert_int_equal(api_detach(api, session, 0), 0);
+        if (restarted > 0) {
+            api_reopen(api);
+            session = api_find(api, 1);
+        }
+        assert_int_equal(api_attach(api, session, 0), 0);
+        assert_int_equal(api_append(api, session, 1, 2), 0);
+        const uint64_t before = ab_store_stats(api->runtime->store).data_syncs;
+        detach_without_time(api, session); /* or by that, if it had begun */
+        other = api_create(api, api->paged, 2);
+        assert_int_equal(append_until_refused(api, other), -ABODE_EFULL);
+        assert_true(ab_store_stats(api->runtime->store).data_syncs > before);
+        assert_int_equal(abode_session_delete(api->runtime, other), 0);
+        assert_int_equal(abode_session_delete(api->runtime, session), 0);
+        api_close(api);
+    }
+}
+
+/* Memory is short, and a session has a tail that no detach has kept, behind a point that is damaged.
+ * What its record names stays named, and is not given to others. */
+static void a_spill_cuts_nothing_that_is_recorded(void **state)
+{
+    struct api *api = *state;
+    unsigned char sample[64];
+    struct api_damage damage;
+    api->paged_bytes = 0;
+    api->hybrid_bytes = 3u << 20;
+    api_open(api);
+    struct abode_session session = api_create(api, api->hybrid, 1), other;
+    api_turn(api, session, 1, 20);
+    assert_int_equal(api_detach(api, session, 0), 0);
+    assert_int_equal(api_attach(api, session, 0), 0);
+    assert_int_equal(api_append(api, session, 1, 2), 0);
+    detach_without_time(api, session);
+    api_state_bytes(1, 20, API_STATE, sample, sizeof(sample));
+    api_corrupt(api, sample, sizeof(sample));
+    assert_int_equal(api_verify(api, &damage), 1);
+    other = api_create(api, api->hybrid, 2);
+    assert_int_equal(append_until_refused(api, other), -ABODE_EFULL);
+    assert_int_equal(abode_session_delete(api->runtime, other), 0);
+    other = api_create(api, api->hybrid, 3);
+    api_turn(api, other, 3, 20);
+    assert_int_equal(api_detach(api, other, 0), 0);
+    assert_int_equal(api_tokens(api, session), 20);
+    api_reopen(api);
+    session = api_find(api, 1);
+    assert_int_equal(api_attach(api, session, 0), -ABODE_ECORRUPT);
+    assert_int_equal(api_attach(api, session, ABODE_ATTACH_PREFIX_OK), -ABODE_EPARTIAL);
+    assert_int_equal(api_tokens(api, session), 0);
+    other = api_find(api, 3);
+    assert_int_equal(api_attach(api, other, 0), 0);
+    api_check(api, other, 3, 20);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
@@ -168,6 +246,8 @@ int main(void)
         TEST(what_nobody_owns_is_forgotten),
         TEST(shared_rows_do_not_hide_colder_ones),
         TEST(what_a_child_held_can_be_written_after_it),
+        TEST(a_spill_over_durable_bytes_is_durable),
+        TEST(a_spill_cuts_nothing_that_is_recorded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
