@@ -27,7 +27,8 @@
  *              abode_region_add/remove, abode_verify, abode_inspect and abode_poll with a
  *              timeout. Everything else that needs I/O is an op, finished through a queue.
  *   fork(2)    A runtime belongs to the process that opened it: in a child each call on it is
- *              -ENOTRECOVERABLE and touches nothing; frames are not there, a pointer into one ends
+ *              -ENOTRECOVERABLE and touches nothing (but abode_queue_fd and abode_queue_pending,
+ *              which answer as ever); frames are not there, a pointer into one ends
  *              the child. A child that lives on without exec keeps the store locked, even when
  *              the parent has ended.
  *   Structs    start with struct_size = sizeof of the caller's version; reserved fields are zero.
@@ -391,13 +392,15 @@ ABODE_API ABODE_MUST_CHECK int abode_detach(struct abode_queue *queue, struct ab
                                             uint32_t flags, struct abode_op *op);
 /* Leading rows of an attach in flight that are verified and can be read already, through a view taken
  * while it is in flight: a host copies them, or starts on them, while the rest is being read. They count
- * if the op ends with 0; with anything else what was read may have been replaced meanwhile. The thread
- * that submitted the op. */
+ * if the op ends with 0. Where it does not (a later row is damaged, the time is over), what is read may
+ * be replaced meanwhile, and frames[] of these rows may become ABODE_FRAME_NONE: load an entry once, or
+ * take abode_view_plane(), and stop at such a row. The thread that submitted the op. */
 ABODE_API uint32_t abode_attach_ready(const struct abode_op *op);
 
 /* ---- view: what an attention kernel needs, no copies; valid while attached and unmodified -----
  * While an attach is in flight only frames of rows below abode_attach_ready() mean anything. */
-#define ABODE_FRAME_NONE UINT32_MAX /* this row of a WINDOW component has left the window */
+/* this row of a WINDOW component has left the window; or the attach that brings it is failing */
+#define ABODE_FRAME_NONE UINT32_MAX
 struct abode_view {
     uint32_t struct_size;
     uint32_t row_count;
@@ -412,11 +415,14 @@ struct abode_view {
 ABODE_API ABODE_MUST_CHECK int abode_session_view(struct abode *runtime,
                                                   struct abode_session session, uint32_t component,
                                                   struct abode_view *ret);
+/* NULL: there is no frame (ABODE_FRAME_NONE). */
 ABODE_INLINE unsigned char *abode_view_plane(const struct abode_view *view, uint32_t row,
                                              uint32_t plane)
 {
-    return view->base + (uint64_t)view->frames[row] * view->frame_stride +
-           view->plane_offsets[plane];
+    uint32_t frame = __atomic_load_n(&view->frames[row], __ATOMIC_RELAXED);
+    return frame == ABODE_FRAME_NONE
+               ? NULL
+               : view->base + (uint64_t)frame * view->frame_stride + view->plane_offsets[plane];
 }
 
 /* ---- advice: hints only, never an error to ignore --------------------------------------------- */

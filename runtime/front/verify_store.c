@@ -171,7 +171,7 @@ static void damage_tell(struct walk *walk, const struct place *place, const stru
         struct target now;
         if (target_get(kv, place, &now)) {
             ab_lock_take(&kv->lock);
-            ab_block_mark(&kv->blocks[place->block], AB_BLOCK_BAD); /* never given out */
+            ab_block_found_bad(kv, place->block);
             ab_lock_drop(&kv->lock);
         }
     }
@@ -224,7 +224,8 @@ static int walk_run(struct walk *walk,
                     damage_fn *damage, void *context)
 {
     uint32_t suspects = 0;
-    for (uint32_t i = 0; i < walk->count; i++) {
+    int answer = 0;
+    for (uint32_t i = 0; i < walk->count && answer >= 0; i++) {
         struct target target;
         if (!target_get(walk->runtime->kv, &walk->places[i], &target)) {
             continue;
@@ -234,17 +235,15 @@ static int walk_run(struct walk *walk,
         }
         walk->report.blocks_checked++;
         walk->report.bytes_checked += target.bytes;
-        const int answer =
-            progress == NULL ? 0 : progress(context, walk->report.bytes_checked, walk->bytes_total);
-        if (answer < 0) {
-            return answer;
+        if (progress != NULL) {
+            answer = progress(context, walk->report.bytes_checked, walk->bytes_total);
         }
     }
     /* each journal that is read is behind a writer that lives by the time its blocks are read */
     for (uint32_t look = 1; look <= LOOKS && suspects > 0; look++) {
         suspects = suspects_check(walk, suspects, look == LOOKS, damage, context);
     }
-    return 0;
+    return answer < 0 ? answer : 0;
 }
 
 int abode_verify(struct abode *runtime,

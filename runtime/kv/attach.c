@@ -40,7 +40,7 @@ static void attach_begin(struct ab_task *task)
             if (ab_component_has_rows(&model->components[c])) {
                 uint32_t *frames = ab_session_frames(kv, session, c);
                 for (uint32_t row = 0; row < session->row_count; row++) {
-                    frames[row] = ABODE_FRAME_NONE;
+                    __atomic_store_n(&frames[row], ABODE_FRAME_NONE, __ATOMIC_RELAXED);
                 }
             }
         }

@@ -247,7 +247,8 @@ static void row_release(struct ab_kv *kv, struct ab_session *session, uint32_t c
         uint32_t *frames = ab_session_frames(kv, session, c);
         if (frames[row] != ABODE_FRAME_NONE) {
             ab_frame_unpin(kv, &kv->blocks[rows[row]]);
-            frames[row] = ABODE_FRAME_NONE;
+            __atomic_store_n(&frames[row], ABODE_FRAME_NONE,
+                             __ATOMIC_RELAXED); /* see attach_ready */
         }
     }
     ab_block_unref(kv, rows[row], record);
@@ -446,7 +447,7 @@ bool ab_session_unpin_some(struct ab_kv *kv, struct ab_session *session, uint32_
         for (uint32_t at = AB_MAX(*row, session->row_first[c]); at < end; at++) {
             if (frames[at] != ABODE_FRAME_NONE) {
                 ab_frame_unpin(kv, &kv->blocks[rows[at]]);
-                frames[at] = ABODE_FRAME_NONE;
+                __atomic_store_n(&frames[at], ABODE_FRAME_NONE, __ATOMIC_RELAXED);
             }
         }
     }

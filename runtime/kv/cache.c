@@ -608,8 +608,7 @@ void ab_cache_move_done(struct ab_task *task, struct ab_move *move)
         task->item_at = AB_MIN(task->item_at, move->item); /* it moved while it was read: again */
     } else {
         if (move->status == -ABODE_ECORRUPT) {
-            ab_block_mark(block, AB_BLOCK_BAD);
-            ab_event_add(kv, move->block);
+            ab_block_found_bad(kv, move->block);
         }
         item_fail(task, move->item, move->status);
     }

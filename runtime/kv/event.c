@@ -56,6 +56,16 @@ void ab_event_add(struct ab_kv *kv, uint32_t index)
     list->last = event;
 }
 
+void ab_block_found_bad(struct ab_kv *kv, uint32_t index)
+{
+    struct ab_block *block = &kv->blocks[index];
+    const bool is_item = (block->flags & (AB_BLOCK_OWNED | AB_BLOCK_BAD)) == 0;
+    ab_block_mark(block, AB_BLOCK_BAD); /* never given out */
+    if (is_item) {
+        ab_event_add(kv, index);
+    }
+}
+
 int ab_cache_events(struct ab_kv *kv, uint32_t model, struct abode_key *ret_keys, uint32_t capacity,
                     uint64_t *ret_lost)
 {

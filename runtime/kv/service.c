@@ -393,14 +393,21 @@ static void retries_check(struct ab_transfer *transfer, uint64_t now)
     }
 }
 
+/* A task that has failed ends by itself, but for an attach that waits for what it has begun to read. */
+static bool may_time_out(const struct ab_task *task)
+{
+    const bool waits = task->kind == AB_TASK_ATTACH && task->pending > 0;
+    return task->phase != AB_PHASE_DONE &&
+           (task->status == 0 || (waits && task->status != -ETIMEDOUT));
+}
+
 static void deadlines_check(struct ab_transfer *transfer)
 {
     uint64_t now = transfer->kv->os->clock_ns(transfer->kv->os);
     retries_check(transfer, now);
     ab_list_for_each (node, &transfer->active) {
         struct ab_task *task = ab_list_entry(node, struct ab_task, active);
-        if (task->deadline_ns != 0 && now >= task->deadline_ns && task->status == 0 &&
-            task->phase != AB_PHASE_DONE) {
+        if (task->deadline_ns != 0 && now >= task->deadline_ns && may_time_out(task)) {
             task->status = -ETIMEDOUT;
             if (task->phase != AB_PHASE_COMMIT) {
                 ab_task_runnable(task);

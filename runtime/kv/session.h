@@ -110,6 +110,8 @@ bool ab_session_unpin_some(struct ab_kv *kv, struct ab_session *session, uint32_
                            uint32_t count);
 void ab_session_detached(struct ab_kv *kv, struct ab_session *session); /* state, LRU */
 void ab_event_add(struct ab_kv *kv, uint32_t block);
+/* What the store has of it failed its checksum. */
+void ab_block_found_bad(struct ab_kv *kv, uint32_t block);
 /* replay: the session at this place, made if need be; NULL: out of bounds */
 struct ab_session *ab_session_restore(struct ab_kv *kv, uint32_t index, uint32_t generation,
                                       uint32_t model);

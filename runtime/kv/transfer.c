@@ -482,7 +482,7 @@ void ab_move_done(struct ab_kv *kv, struct ab_move *move)
     const bool is_read =
         move->owns_frame || task->kind == AB_TASK_COMPACT || task->kind == AB_TASK_SCRUB;
     if (is_read && move->status == -ABODE_ECORRUPT && same_slot) {
-        ab_block_mark(block, AB_BLOCK_BAD);
+        ab_block_found_bad(kv, move->block);
     }
     if (task->kind == AB_TASK_SCRUB) {
         ab_scrub_move_done(kv, move);

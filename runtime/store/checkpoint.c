@@ -196,7 +196,10 @@ static int step_finish(struct ab_store *store)
         return result;
     }
     /* the next open looks behind the checkpoint only; one that fails is told, and remembered */
-    (void)!ab_unsynced_sync(store);
+    result = ab_unsynced_sync(store);
+    if (result < 0 && !store->unsynced_lost) {
+        return result; /* it could not be tried: the old journal goes on */
+    }
     result = ab_journal_sync(journal);
     if (result < 0) {
         return result;

@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "abode/abode.h"
 #include "store/store_state.h"
 
 #define GATHER_SLICES 8u /* of group_wait_ns; a slice without a new commit ends the wait */
@@ -165,26 +166,54 @@ static int names_sync(struct ab_store *store, struct ab_store_dir *dir)
     return result;
 }
 
+/* The segment could not be opened to be synced, for now: nothing is lost by that. */
+static bool is_untried(int result)
+{
+    return result == -EMFILE || result == -ENFILE || result == -ENOMEM;
+}
+
+static int segment_fdatasync(struct ab_store *store, uint32_t segment)
+{
+    const int fd = ab_store_segment_fd(store, segment);
+    if (is_untried(fd)) {
+        ab_log(store->log, AB_LOG_WARNING,
+               "store: segment %08x cannot be opened to be synced (%s): what waits for it fails, "
+               "and can be tried again",
+               segment, abode_strerror(fd));
+        return fd;
+    }
+    const int result = fd < 0 ? fd : store->os->fdatasync(store->os, fd);
+    ab_count(&store->counters.data_syncs, 1);
+    if (result < 0) {
+        ab_count(&store->counters.sync_failures, 1);
+        ab_segment_suspect(store, segment, result);
+        return -EIO;
+    }
+    return 0;
+}
+
+static bool holds_anything(struct ab_store *store, uint32_t segment)
+{
+    ab_lock_take(&store->lock);
+    const bool holds = store->segments[segment].live > 0 || store->segments[segment].pending > 0;
+    ab_lock_drop(&store->lock);
+    return holds;
+}
+
 static int segment_sync(struct ab_store *store, uint32_t segment)
 {
     struct ab_segment *entry = &store->segments[segment];
     if (entry->sync_group == store->group_number) {
         return entry->sync_status;
     }
-    int result = names_sync(store, ab_store_dir_of(store, segment));
-    if (result == 0) {
-        const int fd = ab_store_segment_fd(store, segment);
-        result = fd < 0 ? fd : store->os->fdatasync(store->os, fd);
-        ab_count(&store->counters.data_syncs, 1);
-        if (result < 0) {
-            ab_count(&store->counters.sync_failures, 1);
-            ab_segment_suspect(store, segment, result);
-        }
+    int result = names_sync(store, ab_store_dir_of(store, segment)) < 0 ? -EIO : 0;
+    result = result < 0 ? result : segment_fdatasync(store, segment);
+    if (result == -EIO && entry->unsynced && holds_anything(store, segment)) {
+        store->unsynced_lost = true;
     }
-    store->unsynced_lost |= result < 0 && entry->unsynced;
     entry->sync_group = store->group_number;
-    entry->sync_status = result < 0 ? -EIO : 0;
-    return entry->sync_status;
+    entry->sync_status = result;
+    return result;
 }
 
 void ab_unsynced_add(struct ab_store *store, uint32_t segment)
@@ -212,19 +241,28 @@ void ab_unsynced_clear(struct ab_store *store)
 int ab_unsynced_sync(struct ab_store *store)
 {
     const bool was_lost = store->unsynced_lost;
+    uint32_t kept = AB_INDEX_NONE;
+    int untried = 0;
     while (store->unsynced_first != AB_INDEX_NONE) { /* ends: each round takes one off */
-        struct ab_segment *entry = &store->segments[store->unsynced_first];
-        (void)segment_sync(store, store->unsynced_first); /* unsynced_lost notes a failure */
+        const uint32_t segment = store->unsynced_first;
+        struct ab_segment *entry = &store->segments[segment];
+        const int result = segment_sync(store, segment); /* unsynced_lost notes a failure */
         store->unsynced_first = entry->unsynced_next;
-        entry->unsynced = false;
+        entry->unsynced = is_untried(result);
+        if (entry->unsynced) {
+            entry->unsynced_next = kept;
+            kept = segment;
+            untried = result;
+        }
     }
+    store->unsynced_first = kept;
     if (store->unsynced_lost && !was_lost) {
         ab_log(store->log, AB_LOG_ERROR,
                "store: %s: bytes that were written before a failed sync may be lost: nothing is "
                "promised to survive a power loss any more. Look at the disk, then open again",
                store->dirs[0].path);
     }
-    return store->unsynced_lost ? -EIO : 0;
+    return store->unsynced_lost ? -EIO : untried;
 }
 
 static bool group_wants_sync(const struct ab_store *store)
@@ -249,13 +287,13 @@ static void group_sync_data(struct ab_store *store)
             has_failed |= store->group_status[i] < 0;
         }
     }
-    const bool none_durable = group_wants_sync(store) && ab_unsynced_sync(store) < 0;
-    for (uint32_t i = 0; none_durable && i < store->group_count; i++) {
+    const int synced = group_wants_sync(store) ? ab_unsynced_sync(store) : 0;
+    for (uint32_t i = 0; synced < 0 && i < store->group_count; i++) {
         if (store->group_status[i] == 0 && store->group[i]->promise == AB_PROMISE_DURABLE) {
-            store->group_status[i] = -EIO;
+            store->group_status[i] = synced;
         }
     }
-    has_failed |= none_durable;
+    has_failed |= synced < 0;
     /* A sync that failed may have lost what a WRITTEN commit of this group named as well. */
     for (uint32_t i = 0; has_failed && i < store->group_count; i++) {
         if (store->group_status[i] == 0) {
@@ -306,7 +344,8 @@ static void mark_named(struct ab_store *store, uint32_t first, uint32_t end)
         for (uint32_t k = 0; commit_has_entries(store, i) && k < commit->segment_count; k++) {
             struct ab_segment *entry = &store->segments[commit->segments[k]];
             entry->announced = true;
-            if (entry->sync_group != store->group_number) { /* WRITTEN, and not synced by others */
+            /* WRITTEN, and not synced by others */
+            if (entry->sync_group != store->group_number || entry->sync_status < 0) {
                 ab_unsynced_add(store, commit->segments[k]);
             }
         }

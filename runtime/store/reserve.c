@@ -89,6 +89,9 @@ static int take_here(struct ab_store *store, struct ab_store_dir *dir,
             return -ENOSPC;
         }
         segment = ab_segment_free_pop(store, dir, false);
+        if (segment == AB_INDEX_NONE) {
+            return -ENOSPC;
+        }
         open_begin(store, dir, request->stream, segment);
         dir->busy = true;
         store->prepare_wanted = true;

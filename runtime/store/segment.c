@@ -43,15 +43,21 @@ void ab_segment_free_push(struct ab_store *store, uint32_t segment)
 
 uint32_t ab_segment_free_pop(struct ab_store *store, struct ab_store_dir *dir, bool plain_only)
 {
-    const bool ready = !plain_only && dir->ready_count > 0;
-    uint32_t *first = ready ? &dir->ready_first : &dir->plain_first;
-    uint32_t *count = ready ? &dir->ready_count : &dir->plain_count;
-    const uint32_t segment = *first;
-    if (segment != AB_INDEX_NONE) {
+    for (;;) { /* ends: each round takes one off */
+        const bool ready = !plain_only && dir->ready_count > 0;
+        uint32_t *first = ready ? &dir->ready_first : &dir->plain_first;
+        uint32_t *count = ready ? &dir->ready_count : &dir->plain_count;
+        const uint32_t segment = *first;
+        if (segment == AB_INDEX_NONE) {
+            return segment;
+        }
         *first = store->segments[segment].next;
         (*count)--;
+        if (!store->segments[segment].suspect) {
+            return segment;
+        }
+        ab_segment_state_set(store, segment, AB_SEGMENT_BAD); /* its sync failed when it was free */
     }
-    return segment;
 }
 
 static void empty_push(struct ab_store *store, uint32_t segment)
@@ -265,7 +271,7 @@ void ab_segment_suspect(struct ab_store *store, uint32_t segment, int status)
     }
     if (entry->state == AB_SEGMENT_OPEN || entry->state == AB_SEGMENT_SEALED) {
         ab_segment_state_set(store, segment, AB_SEGMENT_BAD);
-    } /* an empty one becomes bad where it leaves its list */
+    } /* an empty or free one becomes bad where it leaves its list */
     dir->bad_count += entry->suspect ? 0 : 1;
     entry->suspect = true;
     const bool device_is_bad = dir->bad_count >= 2;

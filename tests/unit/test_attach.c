@@ -432,6 +432,40 @@ static void rows_are_read_while_attaching(void **state)
     }
 }
 
+/* The same while the attach fails: rows that were ready are taken back under the host's eyes. */
+static void rows_are_read_while_attaching_fails(void **state)
+{
+    struct api *api = *state;
+    struct abode_op op = {0}, *done = NULL;
+    unsigned char sample[SAMPLE];
+    uint64_t sum = 0;
+    api_open(api);
+    struct abode_session session = api_create(api, api->hybrid, 1);
+    api_turn(api, session, 1, 120 * API_BLOCK_TOKENS);
+    assert_int_equal(api_detach(api, session, ABODE_DETACH_SPILL_NOW), 0);
+    api_state_bytes(1, 120 * API_BLOCK_TOKENS, API_STATE, sample, sizeof(sample));
+    api_corrupt(api, sample, sizeof(sample));
+    for (uint32_t i = 0; i < 8; i++) {
+        api_reopen(api); /* nobody knows of the damage */
+        session = api_find(api, 1);
+        assert_int_equal(abode_attach(api->queue, session, -1, 0, &op), 0);
+        struct abode_view view = {.struct_size = sizeof(view)};
+        if (abode_session_view(api->runtime, session, API_KV, &view) == 0) { /* else it has ended */
+            do {
+                const uint32_t ready = abode_attach_ready(&op);
+                for (uint32_t row = 0; row < ready; row++) {
+                    const unsigned char *bytes = abode_view_plane(&view, row, 0);
+                    sum += bytes == NULL ? 0 : bytes[0];
+                }
+            } while (abode_poll(api->queue, &done, 1, 0) == 0);
+        } else {
+            assert_int_equal(abode_poll(api->queue, &done, 1, -1), 1);
+        }
+        assert_int_equal(op.status, -ABODE_ECORRUPT);
+    }
+    assert_true(sum > 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, api_up, api_down)
@@ -448,6 +482,7 @@ int main(void)
         TEST(segment_file_that_is_missing),
         TEST(forks_of_a_damaged_row),
         TEST(rows_are_read_while_attaching),
+        TEST(rows_are_read_while_attaching_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -312,6 +312,39 @@ static void corrupt_item_is_refused_and_replaced(void **state)
     host_free(&host);
 }
 
+static int stop_at_once(void *context, uint64_t bytes_done, uint64_t bytes_total)
+{
+    (void)context;
+    return bytes_done > 0 && bytes_total > 0 ? -ECANCELED : 0;
+}
+
+/* Who found it does not matter: whoever looks for a key that is not there any more hears of it; also of
+ * what a walk had found before the host ended it. */
+static void damage_that_verify_finds_is_an_event(void **state)
+{
+    struct api *api = *state;
+    unsigned char sample[64];
+    struct abode_key keys[4], named = api_name(1);
+    struct abode_verify_report report = {.struct_size = sizeof(report)};
+    uint64_t lost;
+    api->config.flags |= ABODE_KEEP_KEYS;
+    struct host host = host_make(state);
+    struct abode_item item = item_of(&host, 1, 8192);
+    fill(host.memory + item.offset, 8192, 1);
+    memcpy(sample, host.memory + item.offset + 4096, sizeof(sample));
+    assert_int_equal(put(&host, &item, 1, ABODE_DURABLE), 0);
+    api_corrupt(api, sample, sizeof(sample));
+    assert_int_equal(abode_verify(api->runtime, stop_at_once, NULL, NULL, &report), -ECANCELED);
+    for (uint32_t time = 0; time < 2; time++) {
+        const int count = abode_cache_events(api->runtime, host.model, keys, 4, &lost);
+        assert_int_equal(count, time == 0 ? 1 : 0);
+        assert_int_equal(lost, 0);
+        assert_memory_equal(&keys[0], &named, sizeof(named));
+        assert_int_equal(abode_verify(api->runtime, NULL, NULL, NULL, &report), 0);
+    }
+    host_free(&host);
+}
+
 /* Far more than memory and store hold: old items go, what is there is right, events tell the rest. */
 static void more_than_there_is_room_for(void **state)
 {
@@ -644,6 +677,7 @@ int main(void)
         TEST(deleted_is_gone_for_good),
         TEST(delete_that_failed_is_not_acknowledged_when_tried_again),
         TEST(corrupt_item_is_refused_and_replaced),
+        TEST(damage_that_verify_finds_is_an_event),
         TEST(more_than_there_is_room_for),
         TEST(put_of_what_is_being_spilled),
         TEST(memory_comes_back_in_a_full_store),

@@ -439,7 +439,14 @@ static void segments_that_no_commit_may_name(void **state)
     assert_int_equal(store_client_entries_of(client, &op, entries, 64, empty), 0);
     store_client_close(client);
     store_client_open_well(&fixture->client, &config); /* no segment has its descriptor yet */
-    fixture->sync_open_error = -EMFILE;
+    fixture->sync_open_error = -EMFILE; /* passes, and has lost nothing */
+    assert_int_equal(store_client_entries_of(client, &op, entries, 64, named), -EMFILE);
+    assert_non_null(strstr(client->log, "can be tried again"));
+    fixture->sync_open_error = 0;
+    assert_int_equal(store_client_entries_of(client, &op, entries, 64, named), 0);
+    store_client_close(client);
+    store_client_open_well(&fixture->client, &config);
+    fixture->sync_open_error = -EACCES;
     assert_int_equal(store_client_entries_of(client, &op, entries, 64, named), -EIO);
     fixture->sync_open_error = 0;
     assert_int_equal(store_client_entries_of(client, &op, entries, 64, named), -EIO); /* suspect */
