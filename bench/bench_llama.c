@@ -16,8 +16,9 @@
  * Bound: state bytes over what fio reads with O_DIRECT in the same round, plus one token's decoding.
  *
  * A round has all of them, in turn, and the saves: llama.cpp's file without and with fsync, abode's
- * (durable); then a turn of TURN_TOKENS, and both saves again. Before them a conversation that nobody
- * knows is looked for: what a miss costs. Logits after all ways back must be the same bits.
+ * (durable, in two steps); then a turn of TURN_TOKENS, and both saves again. Before them a conversation
+ * that nobody knows is looked for. What is wasted where nobody comes back: that, the first step of a
+ * save, and the CPU time of the second. Logits after all ways back must be the same bits.
  *
  * Computing a prompt again takes long: it is done while it has taken less than RECOMPUTE_SECONDS in all,
  * once at least, and not at all where the shorter conversation says that it would take more than
@@ -36,59 +37,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fio.h"
 #include "llama_bridge.h"
+#include "llama_cells.h"
 #include "llama_killed.h"
-#include "llama_rig.h"
-#include "llama_server.h"
 
-#define LENGTHS 3u
 #define TURN_TOKENS 100u
 #define OTHER_TOKENS 64u
 #define RECOMPUTE_SECONDS 20.0
 #define RECOMPUTE_SECONDS_MAX 240.0
-#define KILLS 5u
-#define KILL_LENGTH 1u /* of lengths[] */
 #define TALK "a talk"
-#define REASON_BYTES 160
 
-static const uint32_t lengths[LENGTHS] = {1024, 4096, 16384};
-static const char *const length_names[LENGTHS] = {"1k", "4k", "16k"};
-
-enum way { RECOMPUTE, FILE_COLD, FILE_HOT, SERVER, ABODE_MEMORY, ABODE_DISK, WAYS };
-static const char *const way_names[WAYS] = {"recompute",      "file, cold",    "file, hot",
-                                            "server, memory", "abode, memory", "abode, disk"};
-
-struct cell { /* one length; series are in seconds where they do not say bytes */
-    uint32_t tokens;
-    uint64_t state_bytes;
-    struct bench_series back[WAYS]; /* to the next token */
-    struct bench_series load[WAYS]; /* of these, until the state was in the context */
-    struct bench_series device;     /* reading as many bytes */
-    struct bench_series lookup;     /* two that miss */
-    struct bench_series file_save, file_durable, abode_save;
-    struct bench_series file_turn_unsynced, file_turn, abode_turn;
-    struct bench_series file_turn_bytes, abode_turn_bytes, turn_bytes_new;
-    char not_run[WAYS][REASON_BYTES];
-    uint32_t logits_compared, logits_differ;
-};
-struct subject {
-    const char *id, *file;
-    bool window;
-    const struct bench_run *run;
-    struct llama_rig rig;
-    struct llama_server server;
-    struct fio_plan device;
-    char model[BENCH_PATH_MAX], folder[BENCH_PATH_MAX], store[BENCH_PATH_MAX + 16];
-    char state_file[BENCH_PATH_MAX + 16];
-    struct cell cells[LENGTHS];
-    uint32_t length_count;
-    bool counted; /* not a warmup round */
-    uint64_t logits;
-    uint64_t talks;             /* begun so far: none shares a token with another */
-    llama_token *server_tokens; /* what its conversation is made of */
-    uint32_t lost[2][KILLS], acknowledged[2][KILLS], kills; /* tokens, by enum llama_keeper */
-};
 static const struct abode_llama_name talk = {TALK, sizeof(TALK) - 1};
 
 static double seconds_since(uint64_t begin_ns)
@@ -268,16 +226,26 @@ static int file_save(struct subject *subject, uint32_t tokens, double *ret_save,
     return code;
 }
 
-static int abode_save(struct subject *subject, uint32_t tokens, double *ret_seconds,
+struct abode_time {
+    double begin; /* until the host may go on */
+    double save;  /* until it is durable */
+    double cost;  /* begin, and all CPU time of the rest: it may hold a prompt up for so long */
+};
+
+static int abode_save(struct subject *subject, uint32_t tokens, struct abode_time *ret_time,
                       struct abode_llama_saved *ret_saved, uint64_t *ret_bytes)
 {
     struct abode_stats before = {.struct_size = sizeof(before)}, after = before;
     int code = abode_stats_get(subject->rig.runtime, &before);
     const uint64_t begin = bench_now_ns();
     code = code < 0 ? code
-                    : abode_llama_save(subject->rig.bridge, 0, talk, subject->rig.tokens, tokens,
-                                       ret_saved);
-    *ret_seconds = seconds_since(begin);
+                    : abode_llama_save_begin(subject->rig.bridge, 0, talk, subject->rig.tokens,
+                                             tokens, ret_saved);
+    ret_time->begin = seconds_since(begin);
+    const double cpu = bench_cpu_s(); /* this thread waits: the rest is abode's */
+    code = code < 0 ? code : abode_llama_save_end(subject->rig.bridge);
+    ret_time->save = seconds_since(begin);
+    ret_time->cost = ret_time->begin + bench_cpu_s() - cpu;
     if (code < 0) {
         bench_say("abode: %s: %s", abode_strerror(code), abode_llama_reason(subject->rig.bridge));
         return code;
@@ -302,7 +270,8 @@ static void lookup(struct subject *subject, struct cell *cell)
 static int saves(struct subject *subject, struct cell *cell)
 {
     struct abode_llama_saved saved;
-    double save = 0, durable = 0, abode = 0;
+    struct abode_time abode = {0};
+    double save = 0, durable = 0;
     uint64_t bytes;
     lookup(subject, cell);
     int code = rig_state_put(&subject->rig);
@@ -311,7 +280,9 @@ static int saves(struct subject *subject, struct cell *cell)
     if (code == 0) {
         add(subject, &cell->file_save, save);
         add(subject, &cell->file_durable, durable);
-        add(subject, &cell->abode_save, abode);
+        add(subject, &cell->abode_save, abode.save);
+        add(subject, &cell->abode_begin, abode.begin);
+        add(subject, &cell->abode_cost, abode.cost);
     }
     return code;
 }
@@ -321,7 +292,8 @@ static int turn(struct subject *subject, struct cell *cell)
 {
     struct abode_llama_saved saved;
     const uint32_t tokens = cell->tokens + 1 + TURN_TOKENS;
-    double save = 0, durable = 0, abode = 0;
+    struct abode_time abode = {0};
+    double save = 0, durable = 0;
     uint64_t file_bytes = 0, abode_bytes = 0;
     int code = rig_decode(&subject->rig, cell->tokens + 1, TURN_TOKENS);
     code = code < 0 ? code : file_save(subject, tokens, &save, &durable, &file_bytes);
@@ -329,7 +301,7 @@ static int turn(struct subject *subject, struct cell *cell)
     if (code == 0) {
         add(subject, &cell->file_turn_unsynced, save);
         add(subject, &cell->file_turn, durable);
-        add(subject, &cell->abode_turn, abode);
+        add(subject, &cell->abode_turn, abode.save);
         add(subject, &cell->file_turn_bytes, (double)file_bytes);
         add(subject, &cell->abode_turn_bytes, (double)abode_bytes);
         add(subject, &cell->turn_bytes_new,
@@ -376,15 +348,15 @@ static int cell_state(struct subject *subject, uint32_t length)
         bench_series_median(&before->back[RECOMPUTE]) * cell->tokens / before->tokens;
     int code;
     if (length > 0 && (before->back[RECOMPUTE].count == 0 || least > recompute_seconds_max())) {
-        const char *shorter = length_names[length - 1];
+        const char *shorter = llama_length_names[length - 1];
         if (before->back[RECOMPUTE].count == 0) {
             (void)snprintf(cell->not_run[RECOMPUTE], REASON_BYTES,
                            "%s tokens took too long already", shorter);
         } else {
             (void)snprintf(cell->not_run[RECOMPUTE], REASON_BYTES,
                            "%s tokens took %.0f s, %s would take %.0f s at least", shorter,
-                           bench_series_median(&before->back[RECOMPUTE]), length_names[length],
-                           least);
+                           bench_series_median(&before->back[RECOMPUTE]),
+                           llama_length_names[length], least);
         }
         code = rig_state_stretch(&subject->rig, cell->tokens);
     } else {
@@ -445,7 +417,7 @@ static int cell_open(struct subject *subject, struct cell *cell)
 static int cell_measure(struct subject *subject, uint32_t length)
 {
     struct cell *cell = &subject->cells[length];
-    cell->tokens = lengths[length];
+    cell->tokens = llama_lengths[length];
     int code = cell_state(subject, length);
     if (code < 0) {
         return code;
@@ -463,13 +435,6 @@ static int cell_measure(struct subject *subject, uint32_t length)
     return code < 0 ? code : closed;
 }
 
-static bool lost_wanted(const struct subject *subject)
-{
-    char id[64];
-    (void)snprintf(id, sizeof(id), "H3.lost.%s.%s", subject->id, length_names[KILL_LENGTH]);
-    return bench_wanted(subject->run, id);
-}
-
 static int killed_measure(struct subject *subject)
 {
     struct cell *cell = &subject->cells[KILL_LENGTH];
@@ -482,7 +447,7 @@ static int killed_measure(struct subject *subject)
                                          .model = subject->model,
                                          .state = subject->state_file,
                                          .tokens = cell->tokens,
-                                         .tokens_max = lengths[subject->length_count - 1],
+                                         .tokens_max = llama_lengths[subject->length_count - 1],
                                          .bytes = cell->state_bytes,
                                          .seed = i};
         uint32_t there;
@@ -510,190 +475,6 @@ static int killed_measure(struct subject *subject)
     return 0;
 }
 
-/* ---- what is said ------------------------------------------------------------------------------ */
-
-static void row_say(const char *name, const struct subject *subject,
-                    const struct bench_series *series_of_first, size_t offset, double scale)
-{
-    char text[256];
-    int at = snprintf(text, sizeof(text), "  %-34s", name);
-    for (uint32_t i = 0; i < subject->length_count; i++) {
-        const struct bench_series *series =
-            (const struct bench_series *)((const char *)series_of_first + i * offset);
-        if (series->count == 0) {
-            at += snprintf(text + at, sizeof(text) - (size_t)at, "%28s", "not run");
-        } else {
-            at += snprintf(text + at, sizeof(text) - (size_t)at, "%10.4g (%6.3g .. %6.3g)",
-                           bench_series_median(series) * scale, bench_series_min(series) * scale,
-                           bench_series_max(series) * scale);
-        }
-    }
-    bench_say("%s", text);
-}
-
-static void table_say(const struct subject *subject)
-{
-    const struct cell *cells = subject->cells;
-    const size_t step = sizeof(*cells);
-    char text[256];
-    int at = snprintf(text, sizeof(text), "  %-34s", "tokens (MiB of state)");
-    for (uint32_t i = 0; i < subject->length_count; i++) {
-        at += snprintf(text + at, sizeof(text) - (size_t)at, "%19u (%6.1f)", cells[i].tokens,
-                       (double)cells[i].state_bytes / 1048576);
-    }
-    bench_say("%s: median (least .. most) of %u rounds", subject->file, subject->run->rounds);
-    bench_say("%s", text);
-    for (uint32_t way = 0; way < WAYS; way++) {
-        (void)snprintf(text, sizeof(text), "ms to next token: %s", way_names[way]);
-        row_say(text, subject, &cells->back[way], step, 1e3);
-        for (uint32_t i = 0; i < subject->length_count; i++) {
-            if (cells[i].not_run[way][0] != '\0') {
-                bench_say("      not run at %u tokens: %s", cells[i].tokens, cells[i].not_run[way]);
-            }
-        }
-    }
-    row_say("ms of these to load: file, cold", subject, &cells->load[FILE_COLD], step, 1e3);
-    row_say("ms of these to load: abode, disk", subject, &cells->load[ABODE_DISK], step, 1e3);
-    row_say("ms, as many bytes from the device", subject, &cells->device, step, 1e3);
-    row_say("ms to save all: file, no fsync", subject, &cells->file_save, step, 1e3);
-    row_say("ms to save all: file, fsync", subject, &cells->file_durable, step, 1e3);
-    row_say("ms to save all: abode, durable", subject, &cells->abode_save, step, 1e3);
-    row_say("ms to save a turn: file, no fsync", subject, &cells->file_turn_unsynced, step, 1e3);
-    row_say("ms to save a turn: file, fsync", subject, &cells->file_turn, step, 1e3);
-    row_say("ms to save a turn: abode, durable", subject, &cells->abode_turn, step, 1e3);
-    row_say("MiB new in a turn", subject, &cells->turn_bytes_new, step, 1.0 / 1048576);
-    row_say("MiB written for it: file", subject, &cells->file_turn_bytes, step, 1.0 / 1048576);
-    row_say("MiB written for it: abode", subject, &cells->abode_turn_bytes, step, 1.0 / 1048576);
-    row_say("ms, a miss: two lookups", subject, &cells->lookup, step, 1e3);
-    for (uint32_t i = 0; i < subject->length_count; i++) {
-        bench_say("  %u tokens: next logits compared %u times, %u differed", cells[i].tokens,
-                  cells[i].logits_compared, cells[i].logits_differ);
-    }
-}
-
-static void killed_say(const struct subject *subject)
-{
-    static const char *const names[] = {"llama.cpp's file", "abode"};
-    const struct cell *cell = &subject->cells[KILL_LENGTH];
-    const double mib = (double)cell->state_bytes / cell->tokens / 1048576; /* of a token */
-    for (uint32_t keeper = 0; keeper < 2 && subject->kills > 0; keeper++) {
-        uint64_t lost = 0, had = 0;
-        uint32_t times = 0;
-        for (uint32_t i = 0; i < subject->kills; i++) {
-            lost += subject->lost[keeper][i];
-            times += subject->lost[keeper][i] > 0;
-            had += subject->acknowledged[keeper][i];
-        }
-        bench_say(
-            "  kill -9 in a save, %s: %u of %u times acknowledged state was lost, %llu of %llu "
-            "tokens, %.1f of %.1f MiB",
-            names[keeper], times, subject->kills, (unsigned long long)lost, (unsigned long long)had,
-            (double)lost * mib, (double)had * mib);
-    }
-    bench_say(
-        "  kill -9 at any time: recompute has no state to lose, the server's memory loses all");
-}
-
-/* Share of acknowledged tokens that a kill took: abode's. */
-static int lost_report(const struct subject *subject)
-{
-    char id[64], what[160], note[REASON_BYTES];
-    struct bench_series shares[2] = {0};
-    for (uint32_t keeper = 0; keeper < 2; keeper++) {
-        for (uint32_t i = 0; i < subject->kills; i++) {
-            bench_series_add(&shares[keeper],
-                             (double)subject->lost[keeper][i] / subject->acknowledged[keeper][i]);
-        }
-    }
-    (void)snprintf(id, sizeof(id), "H3.lost.%s.%s", subject->id, length_names[KILL_LENGTH]);
-    (void)snprintf(what, sizeof(what),
-                   "kill -9 in a save: acknowledged state that was lost; %s, %s tokens",
-                   subject->file, length_names[KILL_LENGTH]);
-    (void)snprintf(note, sizeof(note), "%u kills; llama.cpp's file: %.3g (%.3g .. %.3g)",
-                   subject->kills, bench_series_median(&shares[0]), bench_series_min(&shares[0]),
-                   bench_series_max(&shares[0]));
-    const struct bench_card card = {id, what, "ratio", 0, BENCH_AT_MOST};
-    if (!bench_wanted(subject->run, id)) {
-        return 0;
-    }
-    return subject->kills > 0
-               ? bench_report(subject->run, &card, &shares[1], note)
-               : bench_report_missing(subject->run, &card, "shorter conversations were asked for");
-}
-
-struct claim {
-    const char *name, *what, *unit;
-    double goal;
-    enum bench_goal kind;
-};
-
-static int claim_report(const struct subject *subject, uint32_t length, const struct claim *claim,
-                        const struct bench_series *series, const char *note)
-{
-    char id[64], what[160];
-    (void)snprintf(id, sizeof(id), "%s.%s.%s", claim->name, subject->id, length_names[length]);
-    (void)snprintf(what, sizeof(what), "%s; %s, %s tokens", claim->what, subject->file,
-                   length_names[length]);
-    const struct bench_card card = {id, what, claim->unit, claim->goal, claim->kind};
-    if (!bench_wanted(subject->run, id)) {
-        return 0;
-    }
-    const char *reason = subject->cells[length].not_run[RECOMPUTE];
-    return series->count > 0
-               ? bench_report(subject->run, &card, series, note)
-               : bench_report_missing(subject->run, &card,
-                                      reason[0] != '\0' ? reason
-                                                        : "shorter conversations were asked for");
-}
-
-static int length_report(const struct subject *subject, uint32_t length)
-{
-    const struct cell *cell = &subject->cells[length];
-    const bool large = cell->state_bytes >= 64u << 20, full = !subject->window;
-    const struct claim claims[] = {
-        {"H3.device", "from disk to next token / device reads", "ratio", 1.25,
-         large ? BENCH_AT_MOST : BENCH_INFORMATION},
-        {"H3.durable",
-         "a turn saved, state loaded: file with fsync, cold / abode, durable, from disk", "ratio",
-         2, BENCH_AT_LEAST},
-        {"H3.file", "the same, file without fsync / abode, durable", "ratio", 1, BENCH_AT_LEAST},
-        {"H3.durable-first", "all saved, loaded: file with fsync, cold / abode, durable, from disk",
-         "ratio", 2, BENCH_AT_LEAST},
-        {"H3.file-first", "the same, file without fsync / abode, durable", "ratio", 1,
-         BENCH_AT_LEAST},
-        {"H3.recompute", "from disk to next token / recompute", "ratio", 0.02,
-         full ? BENCH_AT_MOST : BENCH_INFORMATION},
-        {"H3.turn", "bytes written for a turn / its new state", "ratio", 1.1,
-         full ? BENCH_AT_MOST : BENCH_INFORMATION},
-        {"H4.lookup", "two lookups that miss / prefill", "%", 0.5, BENCH_AT_MOST},
-        {"H4.save", "lookups and a durable save that nobody comes back to / prefill", "%", 0.5,
-         BENCH_AT_MOST}};
-    const struct bench_series *cold = &cell->load[FILE_COLD], *disk = &cell->load[ABODE_DISK];
-    struct bench_series series[] = {
-        bench_ratio_of_sums(&cell->back[ABODE_DISK], NULL, &cell->device, NULL),
-        bench_ratio_of_sums(&cell->file_turn, cold, &cell->abode_turn, disk),
-        bench_ratio_of_sums(&cell->file_turn_unsynced, cold, &cell->abode_turn, disk),
-        bench_ratio_of_sums(&cell->file_durable, cold, &cell->abode_save, disk),
-        bench_ratio_of_sums(&cell->file_save, cold, &cell->abode_save, disk),
-        bench_ratio_of_sums(&cell->back[ABODE_DISK], NULL, &cell->back[RECOMPUTE], NULL),
-        bench_ratio_of_sums(&cell->abode_turn_bytes, NULL, &cell->turn_bytes_new, NULL),
-        bench_ratio_of_sums(&cell->lookup, NULL, &cell->back[RECOMPUTE], NULL),
-        bench_ratio_of_sums(&cell->lookup, &cell->abode_save, &cell->back[RECOMPUTE], NULL)};
-    int code = 0;
-    for (uint32_t i = 0; i < sizeof(claims) / sizeof(claims[0]) && code == 0; i++) {
-        char note[REASON_BYTES];
-        for (uint32_t r = 0; claims[i].unit[0] == '%' && r < series[i].count; r++) {
-            series[i].values[r] *= 100;
-        }
-        (void)snprintf(note, sizeof(note), "%.0f MiB; from disk %.4g ms, recompute %.4g s",
-                       (double)cell->state_bytes / 1048576,
-                       bench_series_median(&cell->back[ABODE_DISK]) * 1e3,
-                       bench_series_median(&cell->back[RECOMPUTE]));
-        code = claim_report(subject, length, &claims[i], &series[i], note);
-    }
-    return code;
-}
-
 /* ---- a model ------------------------------------------------------------------------------------ */
 
 static int subject_open(struct subject *subject)
@@ -706,7 +487,8 @@ static int subject_open(struct subject *subject)
         return -ENOENT;
     }
     while (subject->length_count < LENGTHS &&
-           lengths[subject->length_count] <= bench_bytes(subject->run, lengths[LENGTHS - 1])) {
+           llama_lengths[subject->length_count] <=
+               bench_bytes(subject->run, llama_lengths[LENGTHS - 1])) {
         subject->length_count++;
     }
     if (subject->length_count == 0) {
@@ -721,7 +503,7 @@ static int subject_open(struct subject *subject)
                    subject->folder);
     code = mkdir(subject->store, 0700) != 0
                ? -errno
-               : rig_open(subject->model, lengths[subject->length_count - 1], &subject->rig);
+               : rig_open(subject->model, llama_lengths[subject->length_count - 1], &subject->rig);
     subject->server_tokens =
         code < 0 ? NULL : calloc(subject->rig.tokens_max, sizeof(*subject->server_tokens));
     return code == 0 && subject->server_tokens == NULL ? -ENOMEM : code;
@@ -739,7 +521,7 @@ static int measure(const struct bench_run *run, const char *id, const char *file
     subject->run = run;
     int code = subject_open(subject);
     for (uint32_t i = 0; i < subject->length_count && code == 0; i++) {
-        bench_say("%s, %u tokens", file, lengths[i]);
+        bench_say("%s, %u tokens", file, llama_lengths[i]);
         code = cell_measure(subject, i);
         if (code == -ENOTSUP && i > 0) { /* neither computed nor made of the shorter one */
             bench_say("not run: %s", subject->cells[i].not_run[RECOMPUTE]);
@@ -747,17 +529,17 @@ static int measure(const struct bench_run *run, const char *id, const char *file
             code = 0;
             break;
         }
-        if (code == 0 && i == KILL_LENGTH && lost_wanted(subject)) {
+        if (code == 0 && i == KILL_LENGTH && llama_lost_wanted(subject)) {
             code = killed_measure(subject);
         }
     }
     if (code == 0) {
-        table_say(subject);
-        killed_say(subject);
+        llama_table_say(subject);
+        llama_killed_say(subject);
     }
-    code = code < 0 ? code : lost_report(subject);
+    code = code < 0 ? code : llama_lost_report(subject);
     for (uint32_t i = KILL_LENGTH; i < LENGTHS && code == 0; i++) {
-        code = length_report(subject, i);
+        code = llama_length_report(subject, i);
     }
     rig_close(&subject->rig);
     if (subject->folder[0] != '\0') {

@@ -26,6 +26,7 @@ struct shared {             /* a file that both map: it must outlive the killed 
     uint32_t turns, tokens; /* acknowledged */
     uint32_t saving;        /* turns + 1 while it saves that turn */
     uint64_t save_ns;       /* how long the last save took */
+    uint32_t loading;       /* the loader has got as far as the file */
 };
 
 static struct shared *shared_map(const char *path, int flags)
@@ -94,6 +95,7 @@ bool llama_keeper_main(int argc, char **argv, int *ret_status)
         code = rig_store_open(&rig, argv[5], strtoull(argv[8], NULL, 10));
     }
     if (code == 0 && strcmp(argv[2], "load") == 0) {
+        shared->loading = 1;
         shared->tokens = file_load(&rig, argv[5]);
         *ret_status = EXIT_SUCCESS;
         return true;
@@ -156,13 +158,13 @@ static int tokens_there(const struct llama_killed_plan *plan, struct llama_rig *
 {
     const struct abode_llama_name name = {TALK, strlen(TALK)};
     if (plan->keeper == LLAMA_KEEPER_FILE) {
-        shared->tokens = 0;
+        shared->tokens = shared->loading = 0;
         const pid_t process = keeper_start(plan, "load", shared_path);
         if (process < 0 || waitpid(process, NULL, 0) != process) {
             return -EAGAIN;
         }
-        *ret_tokens = shared->tokens;
-        return 0;
+        *ret_tokens = shared->tokens; /* a torn file ends the process: none */
+        return shared->loading != 0 ? 0 : -EIO;
     }
     llama_token *tokens = calloc(rig->tokens_max, sizeof(*tokens));
     rig_forget(rig);

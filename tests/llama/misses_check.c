@@ -58,6 +58,13 @@ static void turn(struct llama_host *host, uint32_t talk, uint32_t number)
     llama_host_answer(host, 0, &talk_now, ANSWER);
 }
 
+static int save_begin(struct llama_host *host, uint32_t talk)
+{
+    char text[32];
+    return abode_llama_save_begin(host->bridge, 0, llama_host_name(talk, text), talk_now.tokens,
+                                  talk_now.count, NULL);
+}
+
 static void talk_save(struct llama_host *host, uint32_t talk, uint32_t turns)
 {
     struct abode_llama_saved saved;
@@ -224,12 +231,12 @@ static void window_calls(void)
 }
 
 /* Flip a byte in the middle of each written stretch of the segments. */
-static uint32_t store_damage(off_t step)
+static uint32_t store_damage(const char *directory, off_t step)
 {
     char pattern[128];
     glob_t found;
     uint32_t flipped = 0;
-    (void)snprintf(pattern, sizeof(pattern), "%s/segments/*", store);
+    (void)snprintf(pattern, sizeof(pattern), "%s/segments/*", directory);
     if (glob(pattern, 0, NULL, &found) != 0) {
         return 0;
     }
@@ -262,7 +269,7 @@ static void damage(const char *model, uint32_t talk)
     talk_save(&host, talk, 4);
     talk_then = talk_now;
     llama_host_close(&host);
-    uint32_t flipped = store_damage(65536);
+    uint32_t flipped = store_damage(store, 65536);
     llama_host_open(&opts, &host, NULL);
     int count = restore(&host, talk);
     bool prefix = count > 0 && (uint32_t)count < talk_then.count &&
@@ -281,6 +288,116 @@ static void damage(const char *model, uint32_t talk)
     llama_host_close(&host);
 }
 
+static unsigned char *state_take(struct llama_host *host, size_t *ret_size)
+{
+    *ret_size = llama_state_seq_get_size(host->context, 0);
+    unsigned char *bytes = malloc(*ret_size);
+    if (bytes == NULL ||
+        llama_state_seq_get_data(host->context, bytes, *ret_size, 0) != *ret_size) {
+        llama_host_end("no state of the sequence");
+    }
+    return bytes;
+}
+
+/* The same tokens, decoded one by one, are other bits: a name that they go on under, and one that then
+ * shares its rows, have the bits that were saved. */
+static void half_row(void)
+{
+    struct llama_host host;
+    const struct llama_host_opts opts = opts_plain();
+    size_t size, size_after;
+    llama_token prompt[PROMPT];
+    llama_host_open(&opts, &host, NULL);
+    talk_save(&host, 60, 1);
+    llama_host_forget(&host, 0);
+    unsigned char *before = NULL;
+    const uint32_t first = talk_now.count;
+    talk_then = talk_now;
+    talk_now.count = 0;
+    for (uint32_t i = 0; i < first; i++) {
+        llama_host_say(&host, 0, &talk_now, &talk_then.tokens[i], 1);
+    }
+    llama_host_prompt(&host, 60, 1, prompt, PROMPT);
+    llama_host_say(&host, 0, &talk_now, prompt, PROMPT);
+    before = state_take(&host, &size);
+    const int saved = save(&host, 60, NULL), other = save(&host, 61, NULL);
+    const int count = restore(&host, 61);
+    unsigned char *after = state_take(&host, &size_after);
+    llama_host_check(saved == 0 && other == 0 && count == (int)(first + PROMPT) &&
+                         size == size_after && memcmp(before, after, size) == 0,
+                     "half_kept_row_has_its_own_key: %d tokens", count);
+    llama_host_close(&host);
+    free(before);
+    free(after);
+}
+
+/* Of a layout that is not known, the tokens are all that can be checked; damage is let go. */
+static void whole_blobs(void)
+{
+    struct llama_host host;
+    struct llama_host_opts opts = opts_plain();
+    char directory[64];
+    llama_host_directory(directory);
+    opts.store = directory;
+    opts.flags = ABODE_LLAMA_WHOLE;
+    opts.memory_bytes = 256u << 20;
+    llama_host_open(&opts, &host, NULL);
+    talk_now.count = 0;
+    turn(&host, 70, 0);
+    talk_now.count--;
+    llama_host_check(save(&host, 70, NULL) == -EINVAL, "whole, a token too few: %s",
+                     abode_llama_reason(host.bridge));
+    talk_now.count++;
+    llama_host_check(save(&host, 70, NULL) == 0, "whole: %s", abode_llama_reason(host.bridge));
+    llama_host_close(&host);
+    const uint32_t flipped = store_damage(directory, 4096);
+    llama_host_open(&opts, &host, NULL);
+    const int damaged = restore(&host, 70);
+    talk_now.count = 0;
+    llama_host_forget(&host, 0);
+    turn(&host, 70, 0);
+    llama_host_check(flipped > 0 && damaged == -ENOENT && save(&host, 70, NULL) == 0 &&
+                         restore(&host, 70) == PROMPT + ANSWER,
+                     "damaged_is_let_go: whole, %u bytes flipped: %s", flipped,
+                     abode_llama_reason(host.bridge));
+    llama_host_close(&host);
+    llama_host_directory_remove(directory);
+}
+
+/* A save in two steps: what the context does meanwhile is not in it, and nobody sees it half done. */
+static void two_steps(const char *model)
+{
+    struct llama_host host;
+    struct llama_host_opts opts = opts_plain();
+    size_t size, size_after;
+    opts.model = model;
+    llama_host_open(&opts, &host, NULL);
+    llama_host_check(abode_llama_save_end(host.bridge) == 0, "no save was begun");
+    talk_now.count = 0;
+    turn(&host, 50, 0);
+    unsigned char *before = state_take(&host, &size);
+    const uint32_t count = talk_now.count;
+    llama_host_check(save_begin(&host, 50) == 0, "begin: %s", abode_llama_reason(host.bridge));
+    turn(&host, 50, 1);
+    llama_host_check(restore(&host, 50) == (int)count, "at once: %s",
+                     abode_llama_reason(host.bridge));
+    unsigned char *after = state_take(&host, &size_after);
+    llama_host_check(size == size_after && memcmp(before, after, size) == 0,
+                     "the state is that of the moment of begin");
+    llama_host_check(save_begin(&host, 51) == 0 && save_begin(&host, 52) == 0 &&
+                         restore(&host, 51) == (int)count && restore(&host, 52) == (int)count &&
+                         abode_llama_save_end(host.bridge) == 0,
+                     "two under way: %s", abode_llama_reason(host.bridge));
+    llama_host_check(save_begin(&host, 53) == 0, "begin, and close");
+    llama_host_close(&host);
+    llama_host_open(&opts, &host, NULL);
+    llama_host_check(restore(&host, 53) == (int)count, "close waited for it: %s",
+                     abode_llama_reason(host.bridge));
+    llama_host_close(&host);
+    free(before);
+    free(after);
+}
+
 /* The first row of state: nothing of the conversation is left. */
 static void first_row_damaged(void)
 {
@@ -292,7 +409,7 @@ static void first_row_damaged(void)
     llama_host_open(&opts, &host, NULL);
     talk_save(&host, 1, 1);
     llama_host_close(&host);
-    uint32_t flipped = store_damage(16384);
+    uint32_t flipped = store_damage(store, 16384);
     llama_host_open(&opts, &host, NULL);
     int count = restore(&host, 1);
     llama_host_check(flipped > 0 && count == -ENOENT, "no row is sound: %s",
@@ -302,6 +419,33 @@ static void first_row_damaged(void)
     llama_host_check(save(&host, 1, &saved) == 0 && restore(&host, 1) == PROMPT + ANSWER,
                      "damaged_is_let_go: it is saved anew: %s", abode_llama_reason(host.bridge));
     llama_host_close(&host);
+}
+
+/* The store is full: a save fails after it was begun. It is told once, nothing of it stays, and what
+ * it holds of memory until then keeps nobody else from coming back. */
+static void full_in_two_steps(struct llama_host *host, uint32_t kept)
+{
+    char text[32];
+    uint32_t begun = 0, next = 201;
+    int status = 0, others = 0;
+    for (; status == 0 && others >= 0 && next < 260; next++) {
+        llama_host_forget(host, 0);
+        talk_now.count = 0;
+        for (uint32_t number = 0; number < 4; number++) {
+            turn(host, next, number);
+        }
+        if (save_begin(host, next) == 0) {
+            begun++;
+            others = restore(host, kept);
+            status = abode_llama_save_end(host->bridge);
+        }
+    }
+    const struct abode_llama_name name = llama_host_name(next - 1, text);
+    llama_host_check(others > 0, "begun_save_gives_way: %d tokens of another name", others);
+    llama_host_check(begun > 0 && status == -ENOSPC &&
+                         abode_llama_tokens(host->bridge, name) == -ENOENT &&
+                         abode_llama_save_end(host->bridge) == 0,
+                     "begun_save_that_failed: of %u the last: %s", begun, abode_strerror(status));
 }
 
 static void full(void)
@@ -345,6 +489,7 @@ static void full(void)
     }
     llama_host_check(failed > 0, "not_kept_is_cut: %u saves failed, and what was kept is there",
                      failed);
+    full_in_two_steps(&host, 100);
     llama_host_close(&host);
     llama_host_directory_remove(directory);
 }
@@ -389,6 +534,10 @@ int main(int count, char **arguments)
     misses();
     calls();
     window_calls();
+    half_row();
+    whole_blobs();
+    two_steps(attention_path);
+    two_steps(swa_path);
     full();
     bad_opens();
     damage(attention_path, 30);

@@ -39,6 +39,16 @@ reference=$(digest)
 mv "$path" "$folder/moved"
 kept "$weights" "$folder/moved" load seq
 check "a moved file still means its state" '[ -n "$reference" ] && [ "$(digest)" = "$reference" ]'
+kept "$weights" "$path" save seq
+kept "$weights" "$path" drop seq
+kept "$weights" "$folder/moved" load seq
+check "moved_marker_is_its_own: another one at its old place is not the same" \
+    '[ -n "$reference" ] && [ "$(digest)" = "$reference" ]'
+kept "$weights" "$folder/first" save seq empty
+kept "$weights" "$folder/first" load seq
+check "an empty sequence that is saved first teaches nothing wrong" '[ "$(digest)" = "$reference" ]'
+kept "$weights" "$folder/moved" load seq
+check "... of the others either" '[ "$(digest)" = "$reference" ]'
 kept "$LLAMA/models/swa.gguf" "$folder/moved" load seq
 check "another model: not restored, and why" 'grep -qa "it was saved with weights=" "$folder/out"'
 cp "$folder/moved" "$folder/copy"

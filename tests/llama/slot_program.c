@@ -1,11 +1,11 @@
 /*
  * slot_program.c - a program that knows nothing of abode: llama.cpp's own calls for files of state.
  *
- *     slot_program MODEL FILE save|load|drop seq|all [kill|short]
+ *     slot_program MODEL FILE save|load|drop seq|all [kill|short|empty]
  *
  * save: says two turns, keeps the sequence in FILE, goes on for 64 tokens; load: takes it from FILE and
  * goes on; both print the digest of the logits. kill: ends by SIGKILL right after the save;
- * short: the list of tokens that it saves lacks one.
+ * short: the list of tokens that it saves lacks one; empty: it saves before anything was said, too.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -37,7 +37,7 @@ int main(int count, char **arguments)
 {
     struct llama_host host;
     if (count < 5) {
-        llama_host_end("usage: slot_program MODEL FILE save|load|drop seq|all [kill|short]");
+        llama_host_end("usage: slot_program MODEL FILE save|load|drop seq|all [kill|short|empty]");
     }
     struct llama_host_opts opts = {.model = arguments[1],
                                    .type_k = GGML_TYPE_F16,
@@ -46,7 +46,11 @@ int main(int count, char **arguments)
                                    .context_tokens = 1024};
     const char *path = arguments[2];
     bool is_save = strcmp(arguments[3], "save") == 0, all = strcmp(arguments[4], "all") == 0;
+    const char *how = count > 5 ? arguments[5] : "";
     llama_host_open(&opts, &host, NULL);
+    if (strcmp(how, "empty") == 0) {
+        (void)keep(&host, path, all);
+    }
     if (is_save) {
         for (uint32_t turn = 0; turn < 2; turn++) {
             llama_token prompt[120];
@@ -55,14 +59,14 @@ int main(int count, char **arguments)
             llama_host_answer(&host, 0, &talk, 8);
         }
     }
-    talk.count -= count > 5 && strcmp(arguments[5], "short") == 0;
+    talk.count -= strcmp(how, "short") == 0;
     size_t size = is_save ? keep(&host, path, all) : take(&host, path, all);
     printf("%s %zu bytes, %u tokens\n", arguments[3], size, talk.count);
     fflush(stdout);
     if (size == 0) {
         return 3;
     }
-    if (count > 5 && strcmp(arguments[5], "kill") == 0) {
+    if (strcmp(how, "kill") == 0) {
         (void)raise(SIGKILL);
     }
     if (strcmp(arguments[3], "drop") == 0) {

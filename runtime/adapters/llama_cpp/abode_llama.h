@@ -50,7 +50,7 @@ struct abode_llama_opts {
     const void *extra;   /* whatever else changes state: LoRA adapters, control vectors */
     size_t extra_size;
     int32_t probe_sequence; /* emptied at open: one token is decoded there to learn the layout */
-    const void *example; /* NULL, or the blob of any sequence of this context: nothing is decoded */
+    const void *example;    /* NULL, or the blob of any sequence with cells: nothing is decoded */
     size_t example_size;
     uint32_t block_tokens;    /* 0: by size */
     uint64_t whole_bytes_max; /* unknown layout: largest blob; 0: by context and memory */
@@ -75,11 +75,23 @@ struct abode_llama_saved {
     uint64_t bytes_added; /* state of these, and state that is valid at one position */
 };
 /* Keep a sequence. tokens: the ids of all its cells, by position. The sequence stays as it is.
- * Finishes with the promise of the runtime's config (durable, if it says nothing). -EINVAL the
- * sequence does not hold these tokens; -ENOTSUP its cells are such as cannot be kept. */
+ * Finishes with the promise of the runtime's config (durable, if it says nothing). Where the tokens
+ * part from those that the name holds, what follows there goes first: a save that fails then leaves
+ * what both have in common (of another conversation nothing). -EINVAL the sequence does not hold
+ * these tokens; -ENOTSUP its cells are such as cannot be kept. */
 int abode_llama_save(struct abode_llama *bridge, llama_seq_id sequence,
                      struct abode_llama_name name, const llama_token *tokens, uint32_t token_count,
                      struct abode_llama_saved *ret_saved);
+/* The same in two steps. begin returns when the state is in abode's memory: the context may compute,
+ * and write over the sequence, while it goes to the store. The promise holds when end has returned 0.
+ * One save a bridge is under way at a time: the next begin or save, a call for the same name, one that
+ * finds no memory, and close wait for it, and how it ended is kept for the next end. end: 0, also with
+ * no save begun, or how the first one failed since the last end; what it could not keep is as after a
+ * save that failed. Call end before close. */
+int abode_llama_save_begin(struct abode_llama *bridge, llama_seq_id sequence,
+                           struct abode_llama_name name, const llama_token *tokens,
+                           uint32_t token_count, struct abode_llama_saved *ret_saved);
+int abode_llama_save_end(struct abode_llama *bridge);
 /* Bring it back into `sequence`, which is emptied first. Returns its number of tokens, their ids in
  * ret_tokens (-ENOBUFS: more than capacity). Where stored attention was found damaged, the part
  * before it comes back, with a reason. -ENOENT a miss: the sequence is empty, the conversation goes

@@ -139,7 +139,9 @@ static uint32_t tensor_count(const struct ab_blob_shape *shape)
 
 static void layout_read(struct abode_llama *bridge, const void *blob, size_t size, bool whole)
 {
-    bridge->whole = whole || ab_blob_detect(blob, size, &bridge->layout) < 0;
+    const bool has_window = llama_model_n_swa(llama_get_model(bridge->context)) > 0;
+    bridge->whole = whole || ab_blob_detect(blob, size, &bridge->layout) < 0 ||
+                    (ab_llama_attentions(bridge) > 1 && !has_window);
     if (bridge->whole) {
         memset(&bridge->layout, 0, sizeof(bridge->layout));
     }
@@ -275,6 +277,7 @@ static int open_with(struct abode_llama *bridge, const struct abode_llama_opts *
     int status = bridge->order == NULL
                      ? -ENOMEM
                      : abode_queue_open(bridge->runtime, QUEUE_DEPTH, &bridge->queue);
+    status = status < 0 ? status : abode_queue_open(bridge->runtime, 1, &bridge->leaving.queue);
     if (status == 0 && opts->example == NULL) {
         status = probe(bridge, opts->probe_sequence, &size);
     }
@@ -324,9 +327,13 @@ int abode_llama_close(struct abode_llama *bridge)
     if (bridge == NULL) {
         return 0;
     }
-    int status = bridge->queue == NULL ? 0 : abode_queue_close(bridge->queue);
-    if (status < 0) {
-        return status;
+    (void)ab_llama_leaving_end(bridge);
+    struct abode_queue *queues[] = {bridge->queue, bridge->leaving.queue};
+    for (uint32_t i = 0; i < 2; i++) {
+        const int status = queues[i] == NULL ? 0 : abode_queue_close(queues[i]);
+        if (status < 0) {
+            return status;
+        }
     }
     for (uint32_t s = 0; s < AB_LLAMA_ATTENTIONS_MAX; s++) {
         free(bridge->cell_of[s]);

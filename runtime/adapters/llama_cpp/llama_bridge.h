@@ -29,10 +29,21 @@ struct ab_llama_order {
 #define AB_LLAMA_RUNS_MAX \
     ((AB_LLAMA_ORDER_MAX - sizeof(struct ab_llama_order)) / sizeof(struct ab_blob_run))
 
+/* A save whose state is in memory: its detach is in flight, or nothing is. */
+struct ab_llama_leaving {
+    struct abode_queue *queue; /* of its own: other ops of the bridge may end before it */
+    struct abode_op op;
+    struct abode_session session;
+    bool under_way;
+    bool is_new; /* the session was made by this save */
+    int failed;  /* a save that failed and that no abode_llama_save_end() has told of */
+};
+
 struct abode_llama {
     struct abode *runtime;
     struct llama_context *context;
     struct abode_queue *queue;
+    struct ab_llama_leaving leaving;
     bool share;
     bool whole; /* the layout is not known: the blob is one item */
     uint32_t model, about_model;
@@ -86,6 +97,9 @@ void ab_llama_piece_keep(struct abode_llama *bridge, const struct ab_blob *blob,
 /* Tokens without a cell are left out. */
 void ab_llama_piece_restore(struct abode_llama *bridge, const struct ab_blob *blob,
                             const struct ab_llama_piece *piece);
+/* Is the part of the row before token_count, `plane`s at base, what the blob holds? PAGED only. */
+bool ab_llama_row_is_same(struct abode_llama *bridge, const struct ab_blob *blob,
+                          const struct ab_llama_piece *piece);
 /* Keys of full rows of PAGED state: equal for equal bytes after equal tokens only. begin: at the start
  * of a save. make: bridge->keys[row_first .. row_end); rows of an earlier call are not done again, and
  * none may be left out after it. */
@@ -93,7 +107,15 @@ void ab_llama_keys_begin(struct abode_llama *bridge);
 void ab_llama_keys_make(struct abode_llama *bridge, const struct ab_blob *blob,
                         const llama_token *tokens, uint32_t row_first, uint32_t row_end);
 
-/* llama_session.c: the session of a name, attached; what it has already */
+/* llama_save.c: the save that is under way ends; how, if it failed. */
+int ab_llama_leaving_end(struct abode_llama *bridge);
+/* The same, and a failure is kept for abode_llama_save_end(). */
+void ab_llama_leaving_settle(struct abode_llama *bridge);
+/* A call found no room (`status`) while a save was under way, which holds memory until it has been
+ * written, or given up. It has ended now: try again. */
+bool ab_llama_leaving_made_room(struct abode_llama *bridge, int status);
+
+/* llama_session.c: the session of a name, attached; what it has already. It is not under way. */
 int ab_llama_session_find(struct abode_llama *bridge, struct abode_llama_name name,
                           struct abode_session *ret);
 /* Attached afterwards. Attention-only sessions come back as far as they are sound. */

@@ -45,8 +45,10 @@ static int rows_restore(struct restore *restore, uint32_t s, uint32_t row_first,
                                        .count = left < bridge->block_tokens ? left
                                                                             : bridge->block_tokens,
                                        .plane_offsets = view.plane_offsets};
-        if (view.frames[row] != ABODE_FRAME_NONE) {
-            piece.base = view.base + (uint64_t)view.frames[row] * view.frame_stride;
+        /* loaded once: an attach that fails takes it back */
+        const uint32_t frame = __atomic_load_n(&view.frames[row], __ATOMIC_RELAXED);
+        if (frame != ABODE_FRAME_NONE) {
+            piece.base = view.base + (uint64_t)frame * view.frame_stride;
             ab_llama_piece_restore(bridge, &restore->blob, &piece);
             continue;
         }
@@ -233,6 +235,9 @@ int abode_llama_restore(struct abode_llama *bridge, llama_seq_id sequence,
         return status;
     }
     status = status < 0 ? status : attach(&restore, capacity);
+    if (ab_llama_leaving_made_room(bridge, status)) {
+        status = attach(&restore, capacity);
+    }
     if (status == -ABODE_ECORRUPT) {
         return damaged(bridge, "it failed its checksum");
     }

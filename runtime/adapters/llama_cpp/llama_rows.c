@@ -62,6 +62,19 @@ void ab_llama_piece_restore(struct abode_llama *bridge, const struct ab_blob *bl
     piece_copy(bridge, blob, piece, RESTORE);
 }
 
+bool ab_llama_row_is_same(struct abode_llama *bridge, const struct ab_blob *blob,
+                          const struct ab_llama_piece *piece)
+{
+    const struct ab_blob_shape *shape = &bridge->layout.shapes[piece->section];
+    bool same = true;
+    for (uint32_t t = 0; same && t < shape->layer_count + shape->v_count; t++) {
+        const size_t bytes = (size_t)piece->count * shape->tensors[t].row_bytes;
+        tensor_copy(bridge, blob, piece, t, bridge->row, KEEP);
+        same = memcmp(bridge->row, piece->base + piece->plane_offsets[1 + t], bytes) == 0;
+    }
+    return same;
+}
+
 /* ---- keys ----------------------------------------------------------------------------------------
  * A row's key is SHA-256 of the chain of all tokens up to its end and of XXH3-128 of its bytes. The
  * chain keeps other conversations out; the second hash has to tell apart only what llama.cpp makes of

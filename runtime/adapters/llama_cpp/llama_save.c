@@ -81,7 +81,11 @@ static int blob_take(struct save *save, llama_seq_id sequence)
         return ab_llama_because(bridge, -EIO, "llama.cpp gave no state");
     }
     if (bridge->whole) {
-        return 0;
+        llama_pos last = llama_memory_seq_pos_max(llama_get_memory(bridge->context), sequence);
+        return last + 1 == (llama_pos)save->token_count
+                   ? 0
+                   : ab_llama_because(bridge, -EINVAL, "the sequence has %d tokens, not %u",
+                                      (int)last + 1, save->token_count);
     }
     if (ab_blob_parse(bridge->blob, save->blob_size, &bridge->layout, &save->blob) < 0) {
         return ab_llama_because(bridge, -ENOTSUP, "sequence %d is empty or not as at open",
@@ -169,6 +173,31 @@ static int session_new(struct save *save, const struct abode_key *name)
     return status;
 }
 
+/* A row that is half kept goes on only if what it holds is what the context holds: its key will say
+ * so. The same tokens in other batches are other bits. */
+static int half_row_check(struct save *save)
+{
+    struct abode_llama *bridge = save->bridge;
+    struct abode_view view = {.struct_size = sizeof(view)};
+    const uint32_t row = save->kept / bridge->block_tokens;
+    struct ab_llama_piece piece = {.position = row * bridge->block_tokens,
+                                   .count = save->kept % bridge->block_tokens};
+    if (!bridge->share || piece.count == 0) {
+        return 0;
+    }
+    int status = abode_session_view(bridge->runtime, save->session, 0, &view);
+    if (status < 0) {
+        return status;
+    }
+    piece.base = view.base + (uint64_t)view.frames[row] * view.frame_stride;
+    piece.plane_offsets = view.plane_offsets;
+    if (ab_llama_row_is_same(bridge, &save->blob, &piece)) {
+        return 0;
+    }
+    save->kept = piece.position;
+    return save->kept == 0 ? 0 : ab_llama_session_cut(bridge, save->session, save->kept);
+}
+
 /* Attached, with the longest prefix of the tokens that can be gone on from. */
 static int session_open(struct save *save, struct abode_llama_name name)
 {
@@ -184,17 +213,25 @@ static int session_open(struct save *save, struct abode_llama_name name)
     if (status < 0 && status != -ABODE_ECORRUPT) {
         return status;
     }
+    bridge->reason[0] = 0; /* damage of what is written over now */
     status = status < 0 ? status : common_tokens(save, token_count, &common);
     save->kept = status < 0 ? 0 : point_before(save, common, token_count);
-    if (save->kept > 0 && save->kept < token_count &&
-        ab_llama_session_cut(bridge, save->session, save->kept) < 0) {
-        save->kept = 0;
+    status = 0;
+    if (save->kept > 0 && save->kept < token_count) {
+        status = ab_llama_session_cut(bridge, save->session, save->kept);
+        if (status == -ABODE_ECORRUPT || status == -EINVAL) { /* else it can be had later */
+            save->kept = 0;
+            status = 0;
+        }
     }
-    if (!bridge->whole) {
-        status = order_read(save);
-    }
-    if (save->kept > 0 || status < 0) {
+    status = bridge->whole || status < 0 ? status : order_read(save);
+    status = status < 0 ? status : half_row_check(save);
+    if (status < 0) {
+        (void)ab_llama_session_detach(bridge, save->session);
         return status;
+    }
+    if (save->kept > 0) {
+        return 0;
     }
     status = abode_session_delete(bridge->runtime, save->session); /* another conversation */
     return status < 0 ? status : session_new(save, &key);
@@ -316,28 +353,69 @@ static int session_write(struct save *save)
     return state_write(save);
 }
 
-/* Finish, by `status` so far. What could not be kept does not stay half kept: of a name that was there
+/* ---- the end ------------------------------------------------------------------------------------ */
+
+int ab_llama_leaving_end(struct abode_llama *bridge)
+{
+    struct ab_llama_leaving *leaving = &bridge->leaving;
+    struct abode_op *done;
+    if (!leaving->under_way) {
+        return 0;
+    }
+    leaving->under_way = false;
+    int status = abode_poll(leaving->queue, &done, 1, -1);
+    status = status < 0 ? status : leaving->op.status;
+    if (status < 0 && leaving->is_new) {
+        (void)!abode_session_delete(bridge->runtime, leaving->session);
+    }
+    return status;
+}
+
+void ab_llama_leaving_settle(struct abode_llama *bridge)
+{
+    const int status = ab_llama_leaving_end(bridge);
+    bridge->leaving.failed = bridge->leaving.failed < 0 ? bridge->leaving.failed : status;
+}
+
+bool ab_llama_leaving_made_room(struct abode_llama *bridge, int status)
+{
+    const bool is_short = status == -ENOSPC || status == -ABODE_EFULL;
+    if (!is_short || !bridge->leaving.under_way) {
+        return false;
+    }
+    ab_llama_leaving_settle(bridge);
+    return true;
+}
+/* Detach, by `status` so far. What could not be kept does not stay half kept: of a name that was there
  * before, what is new is cut off again; a new one goes, since memory that cannot be written anywhere
  * cannot be given to others. Other layouts drop what is after their restore point by themselves. */
 static int session_leave(struct save *save, int status)
 {
     struct abode_llama *bridge = save->bridge;
+    struct ab_llama_leaving *leaving = &bridge->leaving;
     if (status < 0 && !save->is_new && bridge->order_place == AB_LLAMA_ORDER_NOTE) {
         (void)ab_llama_session_cut(bridge, save->session, save->kept);
     }
-    int left = ab_llama_session_detach(bridge, save->session);
-    status = status < 0 ? status : left;
-    if (status < 0 && save->is_new) {
-        (void)!abode_session_delete(bridge->runtime, save->session);
+    leaving->session = save->session;
+    leaving->is_new = save->is_new;
+    leaving->op = (struct abode_op){0};
+    const int left = abode_detach(leaving->queue, save->session, 0, &leaving->op);
+    leaving->under_way = left == 0;
+    if (status < 0) {
+        (void)ab_llama_leaving_end(bridge);
     }
-    return status;
+    if (save->is_new && (status < 0 || left < 0)) {
+        (void)!abode_session_delete(bridge->runtime, save->session); /* -ABODE_ESTALE: it went */
+    }
+    return status < 0 ? status : left;
 }
 
-int abode_llama_save(struct abode_llama *bridge, llama_seq_id sequence,
-                     struct abode_llama_name name, const llama_token *tokens, uint32_t token_count,
-                     struct abode_llama_saved *ret_saved)
+int abode_llama_save_begin(struct abode_llama *bridge, llama_seq_id sequence,
+                           struct abode_llama_name name, const llama_token *tokens,
+                           uint32_t token_count, struct abode_llama_saved *ret_saved)
 {
     struct save save = {.bridge = bridge, .tokens = tokens, .token_count = token_count};
+    ab_llama_leaving_settle(bridge);
     bridge->reason[0] = 0;
     if (token_count == 0 || token_count > bridge->tokens_max) {
         return ab_llama_because(bridge, -EINVAL, "%u tokens; 1 to %u can be kept", token_count,
@@ -361,6 +439,34 @@ int abode_llama_save(struct abode_llama *bridge, llama_seq_id sequence,
         ret_saved->tokens_kept = save.kept;
         ret_saved->tokens_added = token_count - save.kept;
         ret_saved->bytes_added = save.bytes_added;
+    }
+    return 0;
+}
+
+int abode_llama_save_end(struct abode_llama *bridge)
+{
+    bridge->reason[0] = 0;
+    ab_llama_leaving_settle(bridge);
+    const int status = bridge->leaving.failed;
+    bridge->leaving.failed = 0;
+    return status < 0 ? ab_llama_because(bridge, status, "%s", abode_strerror(status)) : 0;
+}
+
+int abode_llama_save(struct abode_llama *bridge, llama_seq_id sequence,
+                     struct abode_llama_name name, const llama_token *tokens, uint32_t token_count,
+                     struct abode_llama_saved *ret_saved)
+{
+    struct abode_llama_saved saved;
+    int status = abode_llama_save_begin(bridge, sequence, name, tokens, token_count, &saved);
+    if (status < 0) {
+        return status;
+    }
+    status = ab_llama_leaving_end(bridge);
+    if (status < 0) {
+        return ab_llama_because(bridge, status, "%s", abode_strerror(status));
+    }
+    if (ret_saved != NULL) {
+        *ret_saved = saved;
     }
     return 0;
 }

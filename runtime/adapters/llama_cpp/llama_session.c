@@ -12,7 +12,12 @@ int ab_llama_session_find(struct abode_llama *bridge, struct abode_llama_name na
 {
     struct abode_key key;
     ab_llama_session_key(bridge->tag, name, &key);
-    return abode_session_find(bridge->runtime, &key, ret);
+    int status = abode_session_find(bridge->runtime, &key, ret);
+    if (status == 0 && bridge->leaving.under_way && ret->raw == bridge->leaving.session.raw) {
+        ab_llama_leaving_settle(bridge);
+        status = abode_session_find(bridge->runtime, &key, ret); /* it may be gone */
+    }
+    return status;
 }
 
 int ab_llama_session_tokens(struct abode_llama *bridge, struct abode_session session,
@@ -203,7 +208,8 @@ static int fork_attached(struct abode_llama *bridge, struct abode_session parent
     ab_llama_session_key(bridge->tag, child, &key);
     do {
         status = abode_session_fork(bridge->runtime, parent, token_count, &key, &session);
-    } while (status == -EAGAIN && ab_llama_pause(&tries));
+    } while ((status == -EAGAIN && ab_llama_pause(&tries)) ||
+             ab_llama_leaving_made_room(bridge, status));
     if (status < 0) {
         return status;
     }
@@ -212,7 +218,11 @@ static int fork_attached(struct abode_llama *bridge, struct abode_session parent
         status = status < 0 ? status : ab_llama_order_set(bridge, session);
     }
     int left = ab_llama_session_detach(bridge, session);
-    return status < 0 ? status : left;
+    status = status < 0 ? status : left;
+    if (status < 0) {
+        (void)!abode_session_delete(bridge->runtime, session); /* no child, or a whole one */
+    }
+    return status;
 }
 
 /* The session of that name, attached meanwhile, is cut there, or forked if there is a child. */
@@ -227,6 +237,9 @@ static int at_token(struct abode_llama *bridge, struct abode_llama_name name, ui
         return status;
     }
     status = status < 0 ? status : ab_llama_session_attach(bridge, session, &count);
+    if (ab_llama_leaving_made_room(bridge, status)) {
+        status = ab_llama_session_attach(bridge, session, &count);
+    }
     if (status < 0) {
         return ab_llama_because(bridge, status, "%s", abode_strerror(status));
     }

@@ -18,13 +18,22 @@
 
 #include "abode_llama.h"
 
-enum { TALKS_MAX = 256, LINE_MAX_BYTES = 65536, SEQUENCES_MAX = 64, PIECE_MAX = 256, BATCH = 512 };
-enum source { NEW, CONTEXT, MEMORY, STORE, COMPUTED, COMPARED, SOURCES };
+enum {
+    TALKS_MAX = 256,
+    LINE_MAX_BYTES = 65536,
+    SEQUENCES_MAX = 64,
+    PIECE_MAX = 256,
+    BATCH = 512,
+    REASON_MAX = 512
+};
+enum source { NEW, CONTEXT, MEMORY, STORE, COMPUTED, COMPARED, SOURCES, UNKNOWN = SOURCES };
 static const char *const SOURCE_NAMES[SOURCES] = {
     [NEW] = "new conversation",        [CONTEXT] = "still in the context",
     [MEMORY] = "abode, in memory",     [STORE] = "abode, from the store",
     [COMPUTED] = "not kept: computed", [COMPARED] = "(the same, computed again)",
 };
+
+#define UNDECODED "its tokens cannot be decoded (is the context large enough?)"
 
 struct talk {
     char name[64];
@@ -143,17 +152,27 @@ static enum source state_bring(struct talk *talk)
     int count = abode_llama_restore(bridge, talk->sequence, name_of(talk), talk->tokens,
                                     opts.context_tokens);
     if (count >= 0) {
-        talk->count = (uint32_t)count;
+        /* what the last save could not keep is here */
+        if ((uint32_t)count < talk->count && !decode(talk, (uint32_t)count)) {
+            fail(talk->name, UNDECODED);
+        }
+        talk->count = (uint32_t)count > talk->count ? (uint32_t)count : talk->count;
         return bytes_restored() > before ? STORE : MEMORY;
     }
-    if (talk->count == 0) {
+    char reason[REASON_MAX];
+    (void)snprintf(reason, sizeof(reason), "%s", abode_llama_reason(bridge));
+    const bool is_known = abode_llama_tokens(bridge, name_of(talk)) != -ENOENT;
+    if (talk->count == 0 && !is_known) {
         return NEW;
     }
+    if (talk->count == 0) { /* of an earlier run: a turn now would write over it */
+        fprintf(stderr, "abode-llama: %s: %s; it is left as it is\n", talk->name, reason);
+        return UNKNOWN;
+    }
     misses++;
-    fprintf(stderr, "abode-llama: %s: %s; it is computed again\n", talk->name,
-            abode_llama_reason(bridge));
+    fprintf(stderr, "abode-llama: %s: %s; it is computed again\n", talk->name, reason);
     if (!decode(talk, 0)) {
-        fail(talk->name, "its tokens cannot be decoded (is the context large enough?)");
+        fail(talk->name, UNDECODED);
     }
     return COMPUTED;
 }
@@ -243,11 +262,20 @@ static void token_print(llama_token token)
     }
 }
 
+static void keep_end(void)
+{
+    if (abode_llama_save_end(bridge) < 0) {
+        fprintf(stderr, "abode-llama: the last turn is not kept: %s\n", abode_llama_reason(bridge));
+    }
+}
+
+/* Written while the next turn is computed; one turn at a time is under way. */
 static void keep(struct talk *talk)
 {
     struct abode_llama_saved saved;
-    int status =
-        abode_llama_save(bridge, talk->sequence, name_of(talk), talk->tokens, talk->count, &saved);
+    keep_end();
+    int status = abode_llama_save_begin(bridge, talk->sequence, name_of(talk), talk->tokens,
+                                        talk->count, &saved);
     if (status < 0) {
         fprintf(stderr, "abode-llama: %s is not kept: %s\n", talk->name,
                 abode_llama_reason(bridge));
@@ -266,6 +294,10 @@ static void turn(const char *name, const char *text)
     }
     double started = now();
     enum source source = state_bring(talk);
+    if (source == UNKNOWN) {
+        talk->sequence = -1;
+        return;
+    }
     double brought = now() - started;
     bool compared = opts.compare && (source == MEMORY || source == STORE);
     double computed = compared ? compare(talk) : 0;
@@ -299,6 +331,7 @@ static void turn(const char *name, const char *text)
     printf("\n");
     keep(talk);
     if (turn_count == opts.die_after) {
+        keep_end();
         (void)fflush(stdout);
         (void)raise(SIGKILL);
     }
@@ -368,6 +401,7 @@ static void start(void)
 
 static void finish(void)
 {
+    keep_end();
     printf("\n%-28s %6s %14s %14s %14s\n", "where the state was", "turns", "tokens, mean",
            "first token ms", "longest ms");
     for (uint32_t source = 0; source < SOURCES; source++) {

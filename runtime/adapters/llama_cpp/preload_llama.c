@@ -5,9 +5,9 @@
  *     ABODE_LLAMA_STORE=/var/lib/abode LD_PRELOAD=libabode-llama.so llama-server --slot-save-path ...
  *
  * ABODE_LLAMA_MEMORY: bytes of memory for it, default 1 GiB. At the path of the file a marker of some
- * hundred bytes is left, which names the conversation: copied or moved it still means it, removed (by
- * unlink or remove, in a process that is so preloaded) the state goes too. A file without a marker
- * is loaded by the original function; where the store cannot take a state, the original function
+ * hundred bytes is left, which names the conversation: moved or copied it still means it, as it was
+ * saved last; removed (by unlink or remove, in a process that is so preloaded and has saved or loaded
+ * before) the state goes too. A file without a marker is loaded by the original function; where the store cannot take a state, the original function
  * writes its file, and a line on stderr says why.
  *
  * llama-server's token lists have a head and an end of their own (enum packing): the tokens in them
@@ -19,11 +19,14 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "abode_llama.h"
@@ -31,6 +34,7 @@
 #define MARKER "abode-llama state 1\n"
 #define MEMORY_DEFAULT (1ull << 30)
 #define MODELS_MAX 16u
+#define FAILURES_MAX 3u /* opens that failed: no further one is tried */
 #define FLUSH_NS (1000ll * 1000 * 1000)
 #define EXPORT __attribute__((visibility("default")))
 #define ORIGINAL(name) ((__typeof__(&name))original(#name))
@@ -45,7 +49,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct abode *runtime;
 static struct abode_llama *bridge;
 static const struct llama_context *owner;
-static bool refused; /* the store could not be opened: said once */
+static uint32_t failures; /* to open the store for a context: said each time */
 
 static void *original(const char *name)
 {
@@ -157,19 +161,23 @@ static int runtime_open(const char *store)
     return abode_open(&config, &runtime);
 }
 
-/* The bridge of a context; NULL: this one has none. A saved sequence shows the layout; one that
- * is about to be loaded can be probed. */
-static struct abode_llama *bridge_of(struct llama_context *context, llama_seq_id sequence,
-                                     bool is_saved)
+static bool has_cells(struct llama_context *context, llama_seq_id sequence)
+{
+    return llama_memory_seq_pos_max(llama_get_memory(context), sequence) >= 0;
+}
+
+/* The bridge of a context; NULL: this one has none. A sequence with cells shows the layout; an empty
+ * one can be probed. */
+static struct abode_llama *bridge_of(struct llama_context *context, llama_seq_id sequence)
 {
     const char *store = getenv("ABODE_LLAMA_STORE");
-    if (owner != NULL || refused) {
+    if (owner != NULL || failures >= FAILURES_MAX) {
         return owner == context ? bridge : NULL;
     }
     struct seen *place = seen_of(contexts, context);
     struct seen *model = seen_of(models, llama_get_model(context));
     if (store == NULL || place == NULL || model == NULL) {
-        refused = true;
+        failures += store == NULL ? FAILURES_MAX : 0;
         say("store", "llama.cpp's own files are used",
             store == NULL ? "ABODE_LLAMA_STORE names no directory"
                           : "the model's file is not known");
@@ -181,7 +189,7 @@ static struct abode_llama *bridge_of(struct llama_context *context, llama_seq_id
                                     .weights_path = model->path,
                                     .probe_sequence = sequence};
     unsigned char *example = NULL;
-    if (is_saved) {
+    if (has_cells(context, sequence)) {
         opts.example_size = llama_state_seq_get_size(context, sequence);
         opts.example = example = malloc(opts.example_size);
         opts.example_size = example == NULL ? 0
@@ -199,7 +207,7 @@ static struct abode_llama *bridge_of(struct llama_context *context, llama_seq_id
         say(store, "llama.cpp's own files are used",
             runtime != NULL && reason[0] != 0 ? reason : abode_strerror(status));
         store_close();
-        refused = true;
+        failures++;
         return NULL;
     }
     owner = context;
@@ -218,8 +226,14 @@ static bool marker_read(const char *path, struct marker *ret)
 {
     char head[sizeof(MARKER)], form[16] = "";
     bool good = false;
-    FILE *file = fopen(path, "re");
+    struct stat about;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* it may be anything */
+    FILE *file =
+        fd < 0 || fstat(fd, &about) != 0 || !S_ISREG(about.st_mode) ? NULL : fdopen(fd, "r");
     if (file == NULL) {
+        if (fd >= 0) {
+            (void)close(fd);
+        }
         return false;
     }
     if (fgets(head, sizeof(head), file) != NULL && strcmp(head, MARKER) == 0 &&
@@ -248,12 +262,19 @@ static int marker_write(const char *path, const struct marker *marker)
         fprintf(file, MARKER "%s\n%s\n", marker->name, marker->packed ? "packed" : "plain") > 0 &&
         fflush(file) == 0 && fsync(fileno(file)) == 0;
     good = fclose(file) == 0 && good;
-    return good && rename(other, path) == 0 ? 0 : -EIO;
+    if (!good || rename(other, path) != 0) {
+        (void)ORIGINAL(unlink)(other);
+        return -EIO;
+    }
+    return 0;
 }
 
-/* The conversation that a path means, from its marker; a new one is named by its full path. */
+/* The conversation that a path means, from its marker. A new one is named by its full path and the
+ * moment: the marker that was at this path before may have been moved, and still mean its own. */
 static int name_of(const char *path, struct marker *ret)
 {
+    static uint32_t made;
+    struct timespec now = {0};
     char folder[PATH_MAX], full[PATH_MAX];
     if (marker_read(path, ret)) {
         return 0;
@@ -266,7 +287,10 @@ static int name_of(const char *path, struct marker *ret)
         return -EINVAL;
     }
     ret->packed = false;
-    return snprintf(ret->name, PATH_MAX, "%s/%s", full, base) < PATH_MAX ? 0 : -ENAMETOOLONG;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    int size = snprintf(ret->name, PATH_MAX, "%s/%s %lld.%09ld %d %u", full, base,
+                        (long long)now.tv_sec, now.tv_nsec, (int)getpid(), made++);
+    return size < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
 static struct abode_llama_name as_name(const char *text)
@@ -274,7 +298,7 @@ static struct abode_llama_name as_name(const char *text)
     return (struct abode_llama_name){text, strlen(text)};
 }
 
-/* Forgotten on disk too before the file goes: after it nothing would name that state again. */
+/* Forgotten on disk too: nothing names that state any more. */
 static void state_delete(const struct marker *marker)
 {
     if (abode_llama_delete(bridge, as_name(marker->name)) == 0) {
@@ -313,13 +337,15 @@ static size_t save(struct llama_context *context, const char *path, llama_seq_id
                    const llama_token *tokens, size_t token_count)
 {
     struct marker marker;
-    struct abode_llama *mine = bridge_of(context, sequence, true);
+    /* of an empty sequence nothing can be learnt, and nothing is lost */
+    struct abode_llama *mine = has_cells(context, sequence) ? bridge_of(context, sequence) : NULL;
     if (mine == NULL) {
         return 0;
     }
     const char *reason = "";
     int status = name_of(path, &marker);
-    if (status == 0) {
+    const bool is_named = status == 0;
+    if (is_named) {
         marker.packed = is_packed(tokens, token_count);
         size_t count = token_count - (marker.packed ? PACK_BOTH : 0);
         status = abode_llama_save(mine, sequence, as_name(marker.name),
@@ -331,7 +357,7 @@ static size_t save(struct llama_context *context, const char *path, llama_seq_id
     if (status < 0) {
         say(path, "llama.cpp's own file is written",
             reason[0] != 0 ? reason : abode_strerror(status));
-        if (marker_read(path, &marker)) { /* its marker goes: nothing would name that state again */
+        if (is_named) { /* no marker will: the file takes its place, or it could not be written */
             state_delete(&marker);
         }
         return 0;
@@ -343,7 +369,7 @@ static size_t save(struct llama_context *context, const char *path, llama_seq_id
 static size_t load(struct llama_context *context, const char *path, const struct marker *marker,
                    llama_seq_id sequence, llama_token *tokens, size_t capacity, size_t *ret_count)
 {
-    struct abode_llama *mine = bridge_of(context, sequence, false);
+    struct abode_llama *mine = bridge_of(context, sequence);
     const size_t more = marker->packed ? PACK_BOTH : 0;
     if (mine == NULL || (tokens != NULL && capacity < more)) {
         return 0;
@@ -421,27 +447,30 @@ EXPORT bool llama_state_load_file(struct llama_context *context, const char *pat
 
 /* ---- deletes ---------------------------------------------------------------------------------------- */
 
-static void marked_delete(const char *path)
+/* The state goes when the file has gone: a file that stays must not name nothing. */
+static int marked_remove(const char *path, int (*remover)(const char *))
 {
     struct marker marker;
-    if (path == NULL || owner == NULL || !marker_read(path, &marker)) {
-        return;
+    const bool is_marker = path != NULL && owner != NULL && marker_read(path, &marker);
+    const int result = remover(path);
+    const int error = errno;
+    if (is_marker && result == 0) {
+        pthread_mutex_lock(&lock);
+        if (bridge != NULL) {
+            state_delete(&marker);
+        }
+        pthread_mutex_unlock(&lock);
     }
-    pthread_mutex_lock(&lock);
-    if (bridge != NULL) {
-        state_delete(&marker);
-    }
-    pthread_mutex_unlock(&lock);
+    errno = error;
+    return result;
 }
 
 EXPORT int unlink(const char *path)
 {
-    marked_delete(path);
-    return ORIGINAL(unlink)(path);
+    return marked_remove(path, ORIGINAL(unlink));
 }
 
 EXPORT int remove(const char *path)
 {
-    marked_delete(path);
-    return ORIGINAL(remove)(path);
+    return marked_remove(path, ORIGINAL(remove));
 }
