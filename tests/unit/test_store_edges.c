@@ -439,7 +439,7 @@ static void segments_that_no_commit_may_name(void **state)
     assert_int_equal(store_client_entries_of(client, &op, entries, 64, empty), 0);
     store_client_close(client);
     store_client_open_well(&fixture->client, &config); /* no segment has its descriptor yet */
-    fixture->sync_open_error = -EMFILE; /* passes, and has lost nothing */
+    fixture->sync_open_error = -EMFILE;                /* passes, and has lost nothing */
     assert_int_equal(store_client_entries_of(client, &op, entries, 64, named), -EMFILE);
     assert_non_null(strstr(client->log, "can be tried again"));
     fixture->sync_open_error = 0;
