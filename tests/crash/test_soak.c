@@ -37,7 +37,7 @@
 #define ROW_BYTES (TOKEN_BYTES * ROW_TOKENS) /* 64 KiB: the smallest session */
 #define ROWS_LOG2_MAX 10u                    /* 64 MiB: the largest */
 #define TRIES 200u                           /* of 1 ms, for frames */
-#define POLL_NS 60000000000LL
+#define POLL_NS 300000000000LL
 #define SAMPLE_US 50000u
 #define ATTACHES_MAX (1u << 20)
 #define FLAT_PERCENT 5.0

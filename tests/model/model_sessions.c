@@ -307,7 +307,7 @@ static int reserve(const struct reference *session, uint32_t count, struct abode
             model_nap();
         }
     }
-    if (used <= 0 && used != -ABODE_EFULL) {
+    if (used <= 0 && used != -ABODE_EFULL && used != -ENOSPC) {
         FAIL("reserve of %u after %u: %s", count, session->count, abode_strerror(used));
     }
     return used < 0 ? 0 : used;
@@ -361,7 +361,7 @@ static bool state_commit(struct reference *session, uint32_t c, uint32_t salt)
             model_nap();
         }
     }
-    if (status == -ABODE_EFULL) {
+    if (status == -ABODE_EFULL || status == -ENOSPC) {
         return false;
     }
     EXPECT_STATUS(status, 0);
@@ -473,7 +473,8 @@ static bool attach_start(struct reference *session, struct abode_op *op)
 static void attach_end(struct reference *session, int status)
 {
     session->busy = false;
-    if (status == -ABODE_EFULL || status == -ECANCELED || status == -ETIMEDOUT) {
+    if (status == -ABODE_EFULL || status == -ENOSPC || status == -ECANCELED ||
+        status == -ETIMEDOUT) {
         return;
     }
     if (status != 0) {

@@ -62,7 +62,7 @@ void model_nap(void)
 int model_finish(struct abode_op *op)
 {
     struct abode_op *done;
-    int count = abode_poll(world.queue, &done, 1, 30ll * 1000 * 1000 * 1000);
+    int count = abode_poll(world.queue, &done, 1, 300ll * 1000 * 1000 * 1000);
     if (count != 1 || done != op) {
         FAIL("an op did not come back (%d)", count);
     }

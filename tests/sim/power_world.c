@@ -302,7 +302,11 @@ static int name_verify(struct world *world, uint32_t index)
             return name_wrong(world, index, "is lost", rc);
         }
         world->is_noticed |= world->is_beyond && !oracle_may_be_gone(known);
-        name_settle(world, index, &gone);
+        if (may_be_damaged(world, known)) { /* given up: until the journal says so it may be back */
+            (void)oracle_found(known, &gone);
+        } else {
+            name_settle(world, index, &gone);
+        }
         return 0;
     }
     rc = rc < 0 ? rc : live_attach(&worker->host, name->session, -1, 0);
