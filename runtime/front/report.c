@@ -388,6 +388,19 @@ static int barrier_wait(struct abode *runtime, uint64_t end)
     return status;
 }
 
+/* What is written over it later must be durable too. A record that came behind the barrier is taken
+ * for more than it is: that only costs its session's next spill a sync. */
+static void sessions_became_durable(struct ab_kv *kv)
+{
+    ab_lock_take(&kv->lock);
+    for (uint32_t i = 0; i < kv->session_high; i++) {
+        if (kv->sessions[i].recorded) {
+            kv->sessions[i].stored_promise = AB_PROMISE_DURABLE;
+        }
+    }
+    ab_lock_drop(&kv->lock);
+}
+
 int abode_flush(struct abode *runtime, int64_t timeout_ns)
 {
     struct ab_poison *before;
@@ -401,6 +414,9 @@ int abode_flush(struct abode *runtime, int64_t timeout_ns)
     }
     status = sessions_wait(runtime, end);
     int barrier = barrier_wait(runtime, end); /* also what others were promised */
+    if (barrier == 0) {
+        sessions_became_durable(runtime->kv);
+    }
     status = status != 0 ? status : barrier;
     return ab_leave(runtime, before, status);
 }

@@ -250,12 +250,14 @@ static bool record_is_current(const struct ab_task *task)
            session->stored_tokens == task->token_count;
 }
 
-/* DURABLE also promises that what was deleted before stays so. */
+/* For a session whose record is current, so WRITTEN at least. DURABLE also promises that what was
+ * deleted before stays so. */
 static bool promise_is_kept(const struct ab_task *task)
 {
     const struct ab_kv *kv = task->kv;
-    return task_session(task)->stored_promise >= task->promise &&
-           (task->promise < AB_PROMISE_DURABLE || kv->deletes_durable == kv->deletes);
+    return task->promise < AB_PROMISE_DURABLE ||
+           (task_session(task)->stored_promise == AB_PROMISE_DURABLE &&
+            kv->deletes_durable == kv->deletes);
 }
 
 static void promise_committed(struct ab_record *record, int status)

@@ -131,7 +131,7 @@ struct ab_session {
     uint32_t generation;
     uint8_t state;
     uint8_t durability;
-    uint8_t stored_promise; /* enum ab_promise of the committed record */
+    uint8_t stored_promise; /* enum ab_promise of the committed record; 0: of an earlier process */
     bool named, note_dirty, ended;
     bool recorded; /* the journal knows it */
     bool changed;  /* points differ from the committed record, or it is not committed yet */

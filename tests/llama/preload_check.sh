@@ -7,14 +7,7 @@ preload=$ABODE_BUILD/llama/libabode-llama.so
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 mkdir "$folder/store" "$folder/slots"
-passed=0 failed=0
-check() {
-    if eval "$2"; then
-        echo "ok   $1" && passed=$((passed + 1))
-    else
-        echo "FAIL $1" && sed 's/^/    | /' "$folder/out" && failed=$((failed + 1))
-    fi
-}
+. "$(dirname "$0")/count.sh"
 plain() { "$program" "$@" >"$folder/out" 2>&1; }
 kept() { ABODE_LLAMA_STORE=$folder/store ABODE_LLAMA_MEMORY=$((64 << 20)) LD_PRELOAD=$preload plain "$@"; }
 digest() { grep -a '^digest' "$folder/out"; }
@@ -72,5 +65,4 @@ echo text >"$folder/file"
 ABODE_LLAMA_STORE=$folder/file LD_PRELOAD=$preload plain "$weights" "$folder/plain2" save seq
 check "a store that cannot be: llama.cpp's own file" \
     '[ "$(stat -c %s "$folder/plain2")" -gt 10000 ] && grep -qa "own files are used" "$folder/out"'
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed = 0 ]
+counted

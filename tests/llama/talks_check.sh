@@ -3,14 +3,7 @@
 set -uo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-passed=0 failed=0
-check() {
-    if eval "$2"; then
-        echo "ok   $1" && passed=$((passed + 1))
-    else
-        echo "FAIL $1" && sed 's/^/    | /' "$folder/out" && failed=$((failed + 1))
-    fi
-}
+. "$(dirname "$0")/count.sh"
 talk() { # tokens of context, lines
     printf '%s\n' "${@:2}" >"$folder/script"
     "$ABODE_BUILD/llama/abode-llama" --model "$LLAMA/models/gemma.gguf" --store "$folder/store" \
@@ -25,5 +18,4 @@ check "no room: said, and the turn is refused" 'grep -qa "anna: .*; it is left a
 check "others go on" 'grep -qa "^.bert, 0 tokens, new conversation" "$folder/out"'
 talk 1024 "anna: And?"
 check "small_context_keeps_the_talk: it is there" 'grep -qaE "^.anna, [0-9]{3} tokens, abode, from the store" "$folder/out"'
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed = 0 ]
+counted

@@ -179,15 +179,29 @@ static void detach_without_time(struct api *api, struct abode_session session)
 /* The new bytes of a row that was half full take the place of durable ones. */
 static void a_spill_over_durable_bytes_is_durable(void **state)
 {
+    enum { BY_DETACH, BY_FLUSH, BEFORE_THE_RESTART, WAYS };
     struct api *api = *state;
-    for (uint32_t restarted = 0; restarted < 2; restarted++) {
+    for (uint32_t way = 0; way < WAYS; way++) {
         small_open(api, 64u << 20);
-        struct abode_session session = api_create(api, api->paged, 1), other;
+        const struct abode_key name = api_name(1);
+        const struct abode_session_opts opts = {.struct_size = sizeof(opts),
+                                                .model = api->paged,
+                                                .home_node = -1,
+                                                .durability = way == BY_DETACH ? ABODE_DURABLE
+                                                                               : ABODE_WRITTEN,
+                                                .name = &name};
+        struct abode_session session, other;
+        assert_int_equal(abode_session_create(api->runtime, &opts, &session), 0);
         assert_int_equal(api_append(api, session, 1, 20), 0);
         assert_int_equal(api_detach(api, session, 0), 0);
-        if (restarted > 0) {
+        if (way != BY_DETACH) {
+            assert_int_equal(abode_flush(api->runtime, -1), 0);
+        }
+        if (way == BEFORE_THE_RESTART) {
             api_reopen(api);
             session = api_find(api, 1);
+            assert_int_equal(api_attach(api, session, 0), 0); /* a look does not make it less */
+            assert_int_equal(api_detach(api, session, 0), 0);
         }
         assert_int_equal(api_attach(api, session, 0), 0);
         assert_int_equal(api_append(api, session, 1, 2), 0);

@@ -97,7 +97,7 @@ void ab_llama_piece_keep(struct abode_llama *bridge, const struct ab_blob *blob,
 /* Tokens without a cell are left out. */
 void ab_llama_piece_restore(struct abode_llama *bridge, const struct ab_blob *blob,
                             const struct ab_llama_piece *piece);
-/* Is the part of the row before token_count, `plane`s at base, what the blob holds? PAGED only. */
+/* Is what the block holds of these tokens what the blob holds? Of section 0. */
 bool ab_llama_row_is_same(struct abode_llama *bridge, const struct ab_blob *blob,
                           const struct ab_llama_piece *piece);
 /* Keys of full rows of PAGED state: equal for equal bytes after equal tokens only. begin: at the start
